@@ -1,0 +1,1 @@
+"""Reading dense features from a tower, combining windows, and acting on scores."""

@@ -1,0 +1,1 @@
+"""Towers: the only code that knows the layout of a weight family."""
