@@ -1,0 +1,1 @@
+"""Words: vocabularies, prompt templates, text banks and their cache."""
