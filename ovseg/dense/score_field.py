@@ -1,0 +1,270 @@
+"""Scores of words over an image, kept at the resolution of the patches.
+
+Full-size score maps of Q words cost Q * H * W numbers: 5 GB for 150 words on a 4K picture. A ``ScoreField``
+keeps what the towers computed and produces any rectangle of the full-size map on demand, with exactly the
+values that upsampling every window, applying the activation, averaging the overlaps and resizing to the output
+would give there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ovseg.dense.windows import Span, WindowGrid
+
+__all__ = ["Layer", "ScoreField"]
+
+_BLOCK_ELEMENTS = 1 << 20  # scores computed at once: 4 MB stay in the processor's cache
+_BLOCK_COLUMNS = 512  # narrow blocks meet few cells, so that the product below stays small
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One product grid of windows.
+
+    Attributes:
+        scores: (ny, nx, Q, h, w), the windows' scores at patch resolution.
+        rows: ny spans, where each row of windows lies.
+        cols: nx spans.
+        weight: Share of this layer in the mean over layers (CAT-Seg's global view is a second layer).
+    """
+
+    scores: Tensor
+    rows: tuple[Span, ...]
+    cols: tuple[Span, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScoreField:
+    """Scores of Q words over an image.
+
+    Overlapping windows are averaged with equal weight; layers by their weights.
+
+    Attributes:
+        layers: At least one; each must cover the whole image.
+        size: (H, W) in pixels of the resized image, on which the spans lie.
+        output_size: (H', W') in pixels of the result: the averaged scores are resized to it bilinearly.
+        activation: Applied to upsampled windows before they are averaged: over each score (``sigmoid``), over
+            words (``softmax``), or None. An activation on patches is applied by whoever makes the field; one
+            on the output is a step of the decision.
+    """
+
+    layers: tuple[Layer, ...]
+    size: tuple[int, int]
+    output_size: tuple[int, int]
+    activation: Literal["sigmoid", "softmax"] | None = None
+    _axes: tuple[_LayerAxes, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("a ScoreField needs at least one layer")
+        total = sum(layer.weight for layer in self.layers)
+        object.__setattr__(self, "_axes", tuple(self._layer_axes(layer, total) for layer in self.layers))
+
+    @classmethod
+    def from_windows(
+        cls,
+        scores: Tensor,
+        grid: WindowGrid,
+        output_size: tuple[int, int] | None = None,
+        activation: Literal["sigmoid", "softmax"] | None = None,
+    ) -> ScoreField:
+        """A field of one layer.
+
+        Args:
+            scores: (number of windows, Q, h, w), in the order of ``grid.boxes()``.
+            grid: The windows.
+            output_size: (H', W') in pixels; by default the grid's image size.
+            activation: See the class.
+        """
+        mosaic = scores.unflatten(0, (len(grid.tops), len(grid.lefts)))
+        return cls((Layer(mosaic, *grid.spans()),), grid.size, output_size or grid.size, activation)
+
+    @property
+    def num_words(self) -> int:
+        """Q."""
+        return self.layers[0].scores.shape[2]
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Rectangles (rows, columns) of the output that partition it, sized to fit a processor's cache."""
+        height, width = self.output_size
+        cols = max(min(width, _BLOCK_COLUMNS, _BLOCK_ELEMENTS // self.num_words), 1)
+        rows = max(_BLOCK_ELEMENTS // (self.num_words * cols), 1)
+        for top in range(0, height, rows):
+            for left in range(0, width, cols):
+                yield slice(top, min(top + rows, height)), slice(left, min(left + cols, width))
+
+    def tile(self, rows: slice, cols: slice, words: slice | None = None) -> Tensor:
+        """The full-size scores in a rectangle.
+
+        Args:
+            rows: Output rows.
+            cols: Output columns.
+            words: Range of words; all by default.
+
+        Returns:
+            (Q, number of rows, number of columns) float32; a view whose fastest dimension is the last.
+        """
+        words = words or slice(0, self.num_words)
+        if self.activation is None:
+            return _sum(axes.tile(rows, cols, words) for axes in self._axes).transpose(0, 1)
+        needed = slice(0, self.num_words) if self.activation == "softmax" else words
+        row_taps, resized_rows = self._resized(0, rows)
+        col_taps, resized_cols = self._resized(1, cols)
+        canvas = _sum(
+            axes.activated_tile(resized_rows, resized_cols, needed, self.activation) for axes in self._axes
+        )
+        if self.activation == "softmax":
+            canvas = canvas[:, words]
+        stretched = _interpolate(canvas, row_taps)
+        return _interpolate(stretched.transpose(0, 2), col_taps).permute(1, 2, 0)
+
+    def _resized(self, axis: int, pixels: slice) -> tuple[_Taps, slice]:
+        """How output pixels follow from a range of resized ones: taps into that range, and the range."""
+        left, right, share = _taps(self.size[axis], self.output_size[axis], pixels)
+        first = int(left[0])
+        return (left - first, right - first, share), slice(first, int(right[-1]) + 1)
+
+    def full(self) -> Tensor:
+        """The whole output (Q, H', W'). For small pictures and tests: it needs all the memory at once."""
+        return self.tile(slice(0, self.output_size[0]), slice(0, self.output_size[1]))
+
+    def _layer_axes(self, layer: Layer, total: float) -> _LayerAxes:
+        scores = layer.scores.float()
+        ny, nx, _, h, w = scores.shape
+        resize = self.activation is None
+        mosaic = scores.permute(0, 3, 2, 1, 4).reshape(ny * h, self.num_words, nx * w)
+        return _LayerAxes(
+            mosaic,
+            _Axis.of(layer.rows, h, self.size[0], self.output_size[0] if resize else None, scores.device),
+            _Axis.of(layer.cols, w, self.size[1], self.output_size[1] if resize else None, scores.device),
+            layer.weight / total,
+        )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Interpolation along one axis from the cells of all windows, overlaps averaged."""
+
+    weights: Tensor  # (pixels, windows * cells)
+    first: list[int]  # first cell that each pixel needs
+    last: list[int]
+    cells: int  # of one window
+
+    @classmethod
+    def of(
+        cls, spans: Sequence[Span], cells: int, size: int, output: int | None, device: torch.device
+    ) -> _Axis:
+        """To the pixels of the resized image, or on to those of the output.
+
+        Raises:
+            ValueError: Some pixel lies in no window.
+        """
+        weights = torch.zeros(size, len(spans) * cells)
+        for i, span in enumerate(spans):
+            low, high = max(span.low, 0), min(span.high, size)
+            pixels = slice(low - span.start, high - span.start)
+            _add_taps(weights[low:high, i * cells : (i + 1) * cells], _taps(cells, span.length, pixels))
+        count = weights.sum(dim=1, keepdim=True).round()
+        if not count.all():
+            raise ValueError("the windows of a score field must cover the whole image")
+        weights /= count
+        if output not in (None, size):
+            weights = _interpolate(weights, _taps(size, output))
+        used = (weights != 0).int()
+        first, reverse = used.argmax(dim=1), used.flip(1).argmax(dim=1)
+        last = weights.shape[1] - 1 - reverse
+        return cls(weights.to(device), first.tolist(), last.tolist(), cells)
+
+    def band(self, pixels: slice) -> tuple[Tensor, slice]:
+        """Weights of some pixels, cut to the cells that they need, and the range of those cells."""
+        cells = slice(min(self.first[pixels]), max(self.last[pixels]) + 1)
+        return self.weights[pixels, cells], cells
+
+    def windows(self, pixels: slice) -> Iterator[tuple[Tensor, slice, Tensor]]:
+        """Each window's own interpolation, its cells, and its share in the average of each pixel."""
+        for first in range(0, self.weights.shape[1], self.cells):
+            cells = slice(first, first + self.cells)
+            part = self.weights[pixels, cells]
+            share = part.sum(dim=1)
+            if share.any():
+                yield part / share.clamp(min=1e-12)[:, None], cells, share
+
+
+@dataclass(frozen=True)
+class _LayerAxes:
+    """A layer as one mosaic of the cells of all its windows, and the interpolation along both axes."""
+
+    mosaic: Tensor  # (ny * h, Q, nx * w)
+    rows: _Axis
+    cols: _Axis
+    share: float
+
+    def tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
+        """(rows, Q, columns)."""
+        row_weights, row_cells = self.rows.band(rows)
+        col_weights, col_cells = self.cols.band(cols)
+        return _apply(self.mosaic[row_cells, words, col_cells], row_weights * self.share, col_weights)
+
+    def activated_tile(self, rows: slice, cols: slice, words: slice, activation: str) -> Tensor:
+        """As ``tile``, window by window: an activation does not commute with averaging."""
+        total: Any = 0
+        for row_weights, row_cells, row_share in self.rows.windows(rows):
+            for col_weights, col_cells, col_share in self.cols.windows(cols):
+                scores = _apply(self.mosaic[row_cells, words, col_cells], row_weights, col_weights)
+                active = scores.sigmoid() if activation == "sigmoid" else scores.softmax(dim=1)
+                total = total + active * (row_share[:, None, None] * col_share * self.share)
+        return total
+
+
+def _apply(cells: Tensor, row_weights: Tensor, col_weights: Tensor) -> Tensor:
+    """Separable interpolation of (a, Q, b) by (rows, a) and (columns, b) to (rows, Q, columns)."""
+    stretched = row_weights @ cells.flatten(1)
+    return (stretched.view(-1, cells.shape[2]) @ col_weights.T).view(len(row_weights), cells.shape[1], -1)
+
+
+_Taps = tuple[Tensor, Tensor, Tensor]
+
+
+def _taps(cells: int, length: int, pixels: slice = slice(None)) -> _Taps:
+    """Bilinear interpolation (align_corners False) of ``cells`` to ``length`` pixels along one axis.
+
+    Returns:
+        For some of the pixels: both neighbours and the share of the second. Rounded as
+        ``torch.nn.functional.interpolate`` does it (a float32 scale, one fused multiply-add): its rounding
+        shows in the scores of large images.
+    """
+    scale = (torch.tensor(float(cells)) / length).double()
+    centres = torch.arange(length, dtype=torch.float64)[pixels] + 0.5
+    position = (centres * scale - 0.5).float().clamp(min=0)
+    left = position.long().clamp(max=cells - 1)
+    right = (left + 1).clamp(max=cells - 1)
+    return left, right, position - left
+
+
+def _interpolate(values: Tensor, taps: _Taps) -> Tensor:
+    """Interpolates along dimension 0 by (left, right, share of right)."""
+    left, right, share = taps
+    share = share.view(-1, *[1] * (values.dim() - 1)).to(values.device)
+    return values[left.to(values.device)] * (1 - share) + values[right.to(values.device)] * share
+
+
+def _add_taps(matrix: Tensor, taps: _Taps) -> None:
+    """Adds the interpolation to a (pixels, cells) matrix."""
+    left, right, share = taps
+    pixel = torch.arange(len(left))
+    matrix.index_put_((pixel, left), 1 - share, accumulate=True)
+    matrix.index_put_((pixel, right), share, accumulate=True)
+
+
+def _sum(parts: Iterator[Tensor]) -> Tensor:
+    total = next(parts)
+    for part in parts:
+        total = total + part
+    return total
