@@ -1,0 +1,110 @@
+"""Options that several sub-commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovseg.cli.console import say
+
+if TYPE_CHECKING:
+    from ovseg.inference.predictor import Predictor
+    from ovseg.vocab.vocabulary import Vocabulary
+
+__all__ = ["EMBEDDED_MODEL", "add_class_options", "add_model_options", "open_predictor", "read_vocabulary"]
+
+EMBEDDED_MODEL = "maskclip_vit_tiny.emoji"
+"""The model that works without any download. It knows drawings, not photographs."""
+
+
+def add_class_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--classes``, ``--vocab``, ``--templates`` and ``--background``."""
+    classes = parser.add_mutually_exclusive_group(required=True)
+    classes.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help='classes in plain words; synonyms as in "person: man | woman"; a leading ! marks background',
+    )
+    classes.add_argument(
+        "--vocab",
+        metavar="NAME|FILE",
+        help="a shipped list (ade150, voc21, ...), or a .txt file, one class a line",
+    )
+    parser.add_argument(
+        "--templates",
+        metavar="NAME",
+        help="prompt templates such as imagenet80 (default: those of the method)",
+    )
+    parser.add_argument(
+        "--background",
+        default="words",
+        metavar="RULE",
+        help="what is none of the classes: words (default: a fixed list of common things competes), "
+        "floor=0.3 (least probability), margin=0.05 (least lead), none (every pixel gets a class)",
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--model``, ``--method``, ``--tower``, ``--device`` and ``--batch-size``."""
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"a row of `ovseg models` (default: {EMBEDDED_MODEL}, which knows drawings, not photographs)",
+    )
+    parser.add_argument("--method", metavar="NAME", help="with --tower: any method on any CLIP tower")
+    parser.add_argument("--tower", metavar="NAME|FILE", help="such as vit_b16.openai, or a file of weights")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="windows at a time")
+
+
+def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
+    """The vocabulary that ``--classes`` or ``--vocab`` names.
+
+    Raises:
+        ValueError: There is no such list, or a class is a file that was meant as an input.
+    """
+    from ovseg.vocab.vocabulary import Vocabulary
+
+    if args.vocab is not None:
+        return Vocabulary.of(args.vocab)
+    files = [text for text in args.classes if Path(text).is_file()]
+    if files:
+        raise ValueError(
+            f"{files[0]!r} stands among the classes but is a file; "
+            "inputs come before --classes, and a file of classes is given with --vocab"
+        )
+    return Vocabulary.of(args.classes)
+
+
+def open_predictor(args: argparse.Namespace) -> Predictor:
+    """Loads what ``--model``, or ``--method`` and ``--tower``, name.
+
+    Raises:
+        ValueError: There is no such model, or the options do not fit together.
+        OSError: Its weights are not here and could not be fetched.
+    """
+    import ovseg
+
+    options = {"device": args.device, "batch_size": args.batch_size}
+    if args.method or args.tower:
+        if args.model or not (args.method and args.tower):
+            raise ValueError("give either --model, or both --method and --tower")
+        say(f"loading {args.method} on {args.tower}")
+        return ovseg.build(args.method, args.tower, **options)
+    if args.model is None:
+        say(
+            f"note: no --model given, so this is {EMBEDDED_MODEL}, the small model that comes with ovseg. "
+            "It knows drawings, not photographs; `ovseg models` lists others."
+        )
+    name = args.model or EMBEDDED_MODEL
+    say(f"loading {name}")
+    return ovseg.load(name, **options)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number

@@ -1,0 +1,132 @@
+"""``ovseg segment``: images in, label maps and overlays out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovseg.cli.console import progress, say, share_table
+from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
+from ovseg.inference.writers import list_writers, output_path, writer
+
+if TYPE_CHECKING:
+    from ovseg.inference.images import SourceFile
+    from ovseg.inference.results import Failure, SegResult
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLES = """examples:
+  ovseg segment photo.jpg --classes road car "traffic light" "person: man | woman"
+  ovseg segment photos/ 'more/**/*.png' --vocab ade150 --model maskclip_vit_b16.openai
+  ovseg segment photo.jpg --classes cat --background none --format png,coco --out labels
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Registers the sub-command."""
+    parser = subparsers.add_parser(
+        "segment",
+        help="segment images into classes named in plain words",
+        description="Segment images into classes named in plain words. Prints the path of each file.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, or patterns in quotes")
+    add_class_options(parser)
+    add_model_options(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("ovseg_out"), metavar="DIR", help="(default: ovseg_out)"
+    )
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        default=["overlay", "png"],
+        metavar="LIST",
+        help=f"comma-separated, of {', '.join(list_writers())} (default: overlay,png)",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segments every input.
+
+    Returns:
+        0, or 1 if some inputs failed; each is named on stderr.
+
+    Raises:
+        ValueError: Wrong use: inputs, classes, formats or the model do not exist.
+    """
+    from ovseg.inference.images import expand_sources
+
+    # Everything that can be wrong with the arguments shows before the seconds that loading a model takes.
+    vocabulary = read_vocabulary(args)
+    sources = expand_sources(args.inputs)
+    predictor = open_predictor(args)
+    predictor.set_vocabulary(vocabulary, templates=args.templates)
+    tally = _Tally()
+    start = time.perf_counter()
+    with progress("segmenting", len(sources)) as advance:
+        for source, result in zip(
+            sources, predictor.segment(sources, background=args.background), strict=True
+        ):
+            _take(result, source, args, tally)
+            advance()
+    if tally.done:
+        share_table(vocabulary, *tally.shares())
+    seconds = (time.perf_counter() - start) / len(sources)
+    say(f"{tally.done} done, {tally.failed} failed, {seconds:.2f} s per image")
+    return 1 if tally.failed else 0
+
+
+@dataclass
+class _Tally:
+    """What became of the inputs: counts, and sums over the done images of the area fractions."""
+
+    done: int = 0
+    failed: int = 0
+    areas: Counter[str] = field(default_factory=Counter)
+    unlabelled: float = 0.0
+
+    def add(self, result: SegResult) -> None:
+        self.done += 1
+        self.areas.update(result.area())
+        self.unlabelled += result.unlabelled
+
+    def shares(self) -> tuple[dict[str, float], float]:
+        """Mean area by class, and the mean area without a class."""
+        return {name: area / self.done for name, area in self.areas.items()}, self.unlabelled / self.done
+
+
+def _take(result: SegResult | Failure, source: SourceFile, args: argparse.Namespace, tally: _Tally) -> None:
+    """Writes one result in all formats and prints the paths, or says what went wrong."""
+    from ovseg._files import WriteError
+    from ovseg.inference.results import Failure
+
+    if isinstance(result, Failure):
+        tally.failed += 1
+        say(f"failed: {result.message}")
+        if args.debug:
+            traceback.print_exception(result.error)
+        return
+    try:
+        for format in args.format:
+            path, *_ = writer(format).write(result, output_path(args.out, source.relative, format))
+            print(path, flush=True)
+        tally.add(result)
+    except WriteError as error:
+        tally.failed += 1
+        say(f"failed: {source}: {error}")
+
+
+def _formats(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in list_writers():
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(list_writers())}")
+    return names

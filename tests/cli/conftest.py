@@ -1,0 +1,64 @@
+"""A predictor without a model, so that tests of the command line need not load one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ovseg
+from ovseg.inference.images import read_image
+from ovseg.inference.results import Failure, SegResult
+from ovseg.vocab.vocabulary import Vocabulary
+
+
+class FakePredictor:
+    """Gives the left half of every image to the first class and leaves the rest unlabelled."""
+
+    def __init__(self) -> None:
+        self.opened: dict = {}
+        self.asked: dict = {}
+
+    def set_vocabulary(self, classes, templates=None):
+        self.vocabulary = Vocabulary.of(classes)
+        self.asked |= {"templates": templates}
+
+    def segment(self, sources, **options):
+        self.asked |= options
+        for source in sources:
+            try:
+                image = read_image(source)
+            except ValueError as error:
+                yield Failure(str(source), error)
+                continue
+            label_map = np.full(image.shape[:2], -1, np.int32)
+            label_map[:, : image.shape[1] // 2] = 0
+            scores = np.ones(image.shape[:2], np.float16)
+            yield SegResult(label_map, scores, self.vocabulary, source=str(source), image=image)
+
+
+@pytest.fixture
+def predictor(monkeypatch) -> FakePredictor:
+    """What ``ovseg.load`` and ``ovseg.build`` give; ``.opened`` holds what they were asked for."""
+    fake = FakePredictor()
+
+    def load(name, **options):
+        fake.opened = {"name": name, **options}
+        return fake
+
+    def build(method, tower, **options):
+        fake.opened = {"method": method, "tower": tower, **options}
+        return fake
+
+    monkeypatch.setattr(ovseg, "load", load, raising=False)
+    monkeypatch.setattr(ovseg, "build", build, raising=False)
+    return fake
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.full((48, 64, 3), 200, np.uint8)).save(path)
+    return path
