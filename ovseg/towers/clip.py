@@ -7,7 +7,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from ovseg.towers.layers import Activation, BlockConfig
 from ovseg.towers.text import TextConfig, TextTransformer
 
 __all__ = ["CLIP", "CLIPConfig", "architecture", "list_architectures"]
+
+_BLOCK_FIELDS = {field.name for field in fields(BlockConfig)}
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,15 @@ class CLIPConfig:
     name: str = ""
 
     def with_vision(self, **changes: Any) -> CLIPConfig:
-        """A copy with other vision fields, e.g. ``image_size=(336, 336)``."""
-        return replace(self, vision=replace(self.vision, **changes))
+        """A copy with other fields of the vision tower or, for a ViT, of its blocks.
+
+        E.g. ``image_size=(336, 336)``, or ``activation="gelu", ln_eps=1e-6`` as in MaskCLIP's code.
+        """
+        vision = self.vision
+        if isinstance(vision, ViTConfig):
+            inner = {key: changes.pop(key) for key in list(changes) if key in _BLOCK_FIELDS}
+            changes["blocks"] = replace(changes.get("blocks", vision.blocks), **inner)
+        return replace(self, vision=replace(vision, **changes))
 
 
 class CLIP(nn.Module):
@@ -67,6 +76,16 @@ class CLIP(nn.Module):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(B, L) token ids to embeddings (B, C), not normalised."""
         return self.text(tokens)
+
+    def with_config(self, config: CLIPConfig) -> CLIP:
+        """The same weights, shared, under a configuration that changes no shape.
+
+        For code that ran weights with another activation or epsilon than they were trained with.
+        """
+        with torch.device("meta"):
+            other = CLIP(config)
+        other.load_state_dict(self.state_dict(keep_vars=True), assign=True)
+        return other.train(self.training)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,11 +92,13 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
-class _MLP(nn.Sequential):
+class _MLP(nn.Module):
     """``c_fc``, activation, ``c_proj``."""
 
     def __init__(self, width: int, hidden: int, activation: Activation) -> None:
-        super().__init__(OrderedDict(c_fc=nn.Linear(width, hidden), c_proj=nn.Linear(hidden, width)))
+        super().__init__()
+        self.c_fc = nn.Linear(width, hidden)
+        self.c_proj = nn.Linear(hidden, width)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,6 +125,14 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.width, eps=config.ln_eps)
         self.mlp = _MLP(config.width, config.mlp_width, config.activation)
         self.ls_2 = LayerScale(config.width) if config.layer_scale else nn.Identity()
+        self._initialise(config.width, config.layers)
+
+    def _initialise(self, width: int, depth: int) -> None:
+        """CLIP's initial values (Radford et al., 2021)."""
+        nn.init.normal_(self.attn.out_proj.weight, std=(2 * width * depth) ** -0.5)
+        nn.init.zeros_(self.attn.out_proj.bias)
+        nn.init.normal_(self.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(self.mlp.c_proj.weight, std=(2 * width * depth) ** -0.5)
 
     def attend(self, x: Tensor, causal: bool = False) -> Tensor:
         """The attention branch of (B, N, D) tokens, without the residual."""
@@ -147,12 +156,6 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.resblocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        width, depth = config.width, config.layers
-        for block in self.resblocks:  # CLIP's initialisation (Radford et al., 2021)
-            nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * depth) ** -0.5)
-            nn.init.zeros_(block.attn.out_proj.bias)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=width**-0.5 * (2 * depth) ** -0.5)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         """(B, N, D) to (B, N, D)."""
