@@ -1,0 +1,1 @@
+"""From an image to its result: reading, predicting, deciding, drawing and writing."""
