@@ -37,15 +37,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: No name matches.
     """
-    from fnmatch import fnmatch
-
-    from ovseg.methods.registry import zoo
+    from ovseg.methods.registry import list_models, zoo
 
     pattern = args.pattern if set(args.pattern) & set("*?[") else f"*{args.pattern}*"
-    rows = [row for row in zoo() if fnmatch(row.name, pattern)]
+    rows = [zoo()[name] for name in list_models(pattern)]
     if not rows:
         raise ValueError(f"no model's name matches {args.pattern!r}; `ovseg models` lists all")
-    cells = [tuple(str(getattr(row, column)) for column in _COLUMNS) for row in rows]
+    cells = [tuple(getattr(row, column) for column in _COLUMNS) for row in rows]
     if sys.stdout.isatty():
         _print_table(cells)
     else:
