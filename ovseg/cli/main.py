@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -30,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: From argparse: ``--help``, ``--version``, or arguments it does not understand (code 2).
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be valid UTF-8
     try:
         try:
             return _run(_parser().parse_args(argv))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +36,13 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--templates",
+        type=_template_set,
         metavar="NAME",
         help="prompt templates such as imagenet80 (default: those of the method)",
     )
     parser.add_argument(
         "--background",
-        default="words",
+        type=_background,
         metavar="RULE",
         help="what is none of the classes: words (default: a fixed list of common things competes), "
         "floor=0.3 (least probability), margin=0.05 (least lead), none (every pixel gets a class)",
@@ -101,6 +104,31 @@ def open_predictor(args: argparse.Namespace) -> Predictor:
     name = args.model or EMBEDDED_MODEL
     say(f"loading {name}")
     return ovseg.load(name, **options)
+
+
+def _background(text: str) -> str:
+    from ovseg.inference.background import BackgroundRule
+
+    with _for_argparse():
+        BackgroundRule.parse(text)
+    return text
+
+
+def _template_set(text: str) -> str:
+    from ovseg.vocab.templates import templates
+
+    with _for_argparse():
+        templates(text)
+    return text
+
+
+@contextmanager
+def _for_argparse() -> Iterator[None]:
+    """argparse shows the text of no other exception."""
+    try:
+        yield
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:

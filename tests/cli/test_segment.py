@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,8 @@ def test_wrong_use_is_code_2_and_names_the_cure(predictor, photo, capsys, argume
         (["photo.jpg", "--classes", "road", "--vocab", "ade150"], "not allowed with"),
         (["photo.jpg", "--classes", "road", "--format", "overlay,gif"], "'gif' is not one of coco, "),
         (["photo.jpg", "--classes", "road", "--batch-size", "0"], "not 1 or more"),
+        (["photo.jpg", "--classes", "road", "--background", "floor"], "floor=0.3"),
+        (["photo.jpg", "--classes", "road", "--templates", "vild"], "vild14"),
     ],
 )
 def test_arguments_that_do_not_parse(capsys, arguments, cure):
@@ -147,3 +151,11 @@ def test_all_formats_at_once(predictor, photo, tmp_path, capsys):
     assert len(paths) == 5
     (coco,) = [path for path in paths if path.endswith("coco.json")]
     assert [item["name"] for item in json.loads(Path(coco).read_text())["categories"]] == ["x"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always text")
+def test_a_name_that_is_not_utf8(predictor, photo, tmp_path):
+    name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.jpg")
+    os.rename(photo, name)
+    assert main(["segment", os.fsdecode(name), "--classes", "x", "--out", str(tmp_path / "out")]) == 0
+    assert b"caf\xe9.jpg.overlay.png" in os.listdir(os.fsencode(tmp_path / "out"))
