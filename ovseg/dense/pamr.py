@@ -1,4 +1,4 @@
-"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020): scores spread to neighbours of like colour."""
+"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020): neighbours of like colour share scores."""
 
 from __future__ import annotations
 

@@ -85,5 +85,7 @@ class Readout:
             raise ValueError(f"residual must be 'own', 'cls' or 'none', got {self.residual!r}")
         if self.stream not in ("inplace", "parallel", "accumulate"):
             raise ValueError(f"stream must be 'inplace', 'parallel' or 'accumulate', got {self.stream!r}")
+        if self.stream == "accumulate" and self.residual != "own":
+            raise ValueError("stream='accumulate' collects the rewritten outputs: it needs residual='own'")
         if self.drop_cls and self.residual == "cls":
             raise ValueError("residual='cls' needs the class token; set drop_cls=False")

@@ -2,8 +2,8 @@
 
 Full-size score maps of Q words cost Q * H * W numbers: 5 GB for 150 words on a 4K picture. A ``ScoreField``
 keeps what the towers computed and produces any rectangle of the full-size map on demand, with exactly the
-values that upsampling every window, applying the activation, averaging the overlaps and resizing to the output
-would give there.
+values that upsampling every window, applying the activation, averaging the overlaps and resizing to the
+output would give there.
 """
 
 from __future__ import annotations

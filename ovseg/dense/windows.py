@@ -41,11 +41,14 @@ class Pad:
             the odd pixel last (ClearCLIP, ProxyCLIP).
         before_norm: Pad the image in [0, 1] (black) instead of the normalised one (mean colour).
             CLIP-DINOiser and LPOSS pad before.
+        stretch: Read the scores of the padded window as if they covered the bare one (mmsegmentation pads
+            inside its patch embedding and then resizes to the image).
     """
 
     multiple: int
     side: Literal["corner", "centre"] = "corner"
     before_norm: bool = False
+    stretch: bool = False
 
     def before(self, length: int) -> int:
         """Pixels added before the first one."""
@@ -114,8 +117,8 @@ class WindowGrid:
         return self._axis_spans(self.tops, self.crop[0]), self._axis_spans(self.lefts, self.crop[1])
 
     def _axis_spans(self, starts: tuple[int, ...], crop: int) -> tuple[Span, ...]:
-        before = self.pad.before(crop) if self.pad else 0
-        total = self.pad.total(crop) if self.pad else 0
+        pad = None if self.pad is None or self.pad.stretch else self.pad
+        before, total = (pad.before(crop), pad.total(crop)) if pad else (0, 0)
         return tuple(Span(start - before, crop + total, start, start + crop) for start in starts)
 
 

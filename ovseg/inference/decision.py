@@ -143,7 +143,10 @@ class _Run:
     def __init__(
         self, source: _Source, vocabulary: Vocabulary, softmax: Softmax | None, class_scores: bool
     ) -> None:
+        if softmax is not None and softmax.scale is None:
+            raise ValueError("the softmax needs a scale; the weights' own is filled in by the predictor")
         self.source, self.softmax, self.class_scores = source, softmax, class_scores
+        self.scale = softmax.scale if softmax is not None else None
         self.classes = torch.tensor(vocabulary.word_to_class)
         self.background = torch.tensor([c.is_background for c in vocabulary.classes])
         self.banned: Tensor | None = None  # (K,)
@@ -174,8 +177,8 @@ class _Run:
         winner, by_class = None, torch.empty(0)
         for words in self._chunks((rows.stop - rows.start) * (cols.stop - cols.start)):
             scores = self.source.tile(rows, cols, words)
-            if self.softmax is not None:
-                scores = scores * self.softmax.scale
+            if self.scale is not None:
+                scores = scores * self.scale
             classes = self.classes[words].to(scores.device)
             new = self._reduce(scores, classes, needs_second)
             winner = new if winner is None else winner.against(new)

@@ -1,4 +1,4 @@
-"""The steps of a decision as data: protocols list them, releases store them, ``decision.decide`` runs them."""
+"""The steps of a decision as data: protocols list them, releases store them, ``decide`` runs them."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Softmax(Step):
     """Probabilities: softmax of ``scale`` times the scores; a class has its best word's.
 
     Attributes:
-        scale: Inverse temperature.
+        scale: Inverse temperature; None for the one that was learned with the weights.
         over: What the probabilities sum to one over: all ``words``, or ``classes`` after the maximum over
             their words (NACLIP).
     """
 
     stage = "compare"
-    scale: float = 100.0
+    scale: float | None = None
     over: Literal["words", "classes"] = "words"
 
 

@@ -1,0 +1,286 @@
+"""From files and words to results: what a user holds. It knows files and units; the model knows tensors."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovseg.dense.features import DenseFeatures
+from ovseg.dense.view import View
+from ovseg.dense.windows import slide
+from ovseg.inference.background import BackgroundRule
+from ovseg.inference.decision import Labels, decide
+from ovseg.inference.images import ImageSource, read_image
+from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
+from ovseg.inference.results import Failure, SegResult
+from ovseg.inference.steps import Pamr, Softmax, Step
+from ovseg.towers.weights import LoadedClip
+from ovseg.vocab.cache import TextCache
+from ovseg.vocab.text_bank import TextBank, encode_vocabulary
+from ovseg.vocab.vocabulary import Vocabulary, VocabularySource
+
+__all__ = ["Predictor"]
+
+_TOKENS_PER_BATCH = 4096
+
+
+class Predictor:
+    """Segments images with a model and a vocabulary.
+
+    Args:
+        model: A module with ``features(image)`` and ``score_field(view, bank)``, in evaluation mode.
+        clip: The weights inside it, for words and normalisation.
+        protocol: Settings of inference.
+        name: Shown in results.
+        batch_size: Windows per forward; by default as many as fit some 4000 tokens.
+        dtype: Of the images; that of the model's parameters.
+
+    Attributes:
+        model: The plain module.
+        name: As given.
+        protocol: As given.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        clip: LoadedClip,
+        protocol: Protocol,
+        *,
+        name: str = "",
+        batch_size: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.name = name
+        self.protocol = protocol
+        self._clip, self._batch_size, self._dtype = clip, batch_size, dtype
+        self._cache = TextCache()
+        self._banks: dict[tuple[Vocabulary, str | tuple[str, ...]], TextBank] = {}
+        self._vocabulary: Vocabulary | None = None
+        self._templates: str | tuple[str, ...] = protocol.templates
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes that ``segment`` uses where it is given none."""
+        if self._vocabulary is None and self.protocol.words is not None:
+            self._vocabulary = Vocabulary.of(self.protocol.words)
+        return self._vocabulary
+
+    def set_vocabulary(self, classes: VocabularySource, templates: str | Sequence[str] | None = None) -> None:
+        """Sets the classes for the calls that follow, and encodes their words.
+
+        Args:
+            classes: See ``Vocabulary.of``.
+            templates: Name of a template set, or prompts with a ``{}`` each; by default the protocol's.
+
+        Raises:
+            ValueError: The classes or the templates are wrong; the message says how.
+        """
+        self._vocabulary = Vocabulary.of(classes)
+        if templates is not None:
+            self._templates = templates if isinstance(templates, str) else tuple(templates)
+        self._plan(None, None)
+
+    @overload
+    def segment(  # type: ignore[overload-overlap]  # a path is a string, which is iterable
+        self,
+        source: ImageSource,
+        classes: VocabularySource | None = ...,
+        *,
+        background: str | None = ...,
+        keep_image: bool = ...,
+        class_scores: bool = ...,
+    ) -> SegResult: ...
+
+    @overload
+    def segment(
+        self,
+        source: Iterable[ImageSource],
+        classes: VocabularySource | None = ...,
+        *,
+        background: str | None = ...,
+        keep_image: bool = ...,
+        class_scores: bool = ...,
+    ) -> Iterator[SegResult | Failure]: ...
+
+    def segment(
+        self,
+        source: ImageSource | Iterable[ImageSource],
+        classes: VocabularySource | None = None,
+        *,
+        background: str | None = None,
+        keep_image: bool = True,
+        class_scores: bool = False,
+    ) -> SegResult | Iterator[SegResult | Failure]:
+        """Segments one image, or a stream of images.
+
+        Args:
+            source: An image: a path, the bytes of a file, an open file, a PIL image, an array (H, W, 3) or a
+                tensor (see ``read_image``). Or any other iterable of images.
+            classes: See ``Vocabulary.of``; by default those of ``set_vocabulary``.
+            background: What becomes of pixels that are none of the classes: ``words`` (common things and
+                stuff compete), ``floor=P`` or ``margin=M`` (unsure pixels are unlabelled), ``none``. By
+                default the protocol's rule, which is ``words`` for users' own classes.
+            keep_image: Keep the decoded image in the result, to draw on.
+            class_scores: Keep the scores of all classes, K * H * W numbers.
+
+        Returns:
+            One result; or, for an iterable, an iterator of results in order, in which an image that fails is
+            a ``Failure`` (falsy) and the others go on.
+
+        Raises:
+            ValueError: No classes are known, an argument is wrong, or (one image) it cannot be read.
+        """
+        plan = self._plan(classes, background)
+        if _is_image(source):
+            return self._segment(source, plan, keep_image, class_scores)  # type: ignore[arg-type]
+        return self._stream(source, plan, keep_image, class_scores)  # type: ignore[arg-type]
+
+    @torch.inference_mode()
+    def features(self, source: ImageSource) -> DenseFeatures:
+        """Dense features of a whole image at the protocol's size, as one window; (1, C, h, w) and on."""
+        view = self._view(read_image(source), whole=True)
+        return self.model.features(next(view.batches()))
+
+    def _stream(
+        self, sources: Iterable[ImageSource], plan: _Plan, keep_image: bool, class_scores: bool
+    ) -> Iterator[SegResult | Failure]:
+        for source in sources:
+            try:
+                yield self._segment(source, plan, keep_image, class_scores)
+            except Exception as error:
+                yield Failure(_name_of(source) or "image", error)
+
+    @torch.inference_mode()
+    def _segment(self, source: ImageSource, plan: _Plan, keep_image: bool, class_scores: bool) -> SegResult:
+        image = read_image(source)
+        start = time.perf_counter()
+        view = self._view(image)
+        field = self.model.score_field(view, plan.bank)
+        guide = self._guide(view, image) if any(isinstance(step, Pamr) for step in plan.steps) else None
+        labels = decide(field, plan.steps, plan.bank.vocabulary, guide, class_scores)
+        return self._result(labels, plan, image if keep_image else None, _name_of(source), start)
+
+    def _result(
+        self, labels: Labels, plan: _Plan, image: np.ndarray | None, source: str | None, start: float
+    ) -> SegResult:
+        label_map = labels.label_map.cpu().numpy()
+        by_class = labels.class_scores
+        if plan.kept is not None:  # background classes leave; the others close up
+            index = np.full(len(plan.bank.vocabulary) + 1, -1, np.int32)  # the last entry serves -1
+            index[plan.kept] = np.arange(len(plan.kept))
+            label_map = index[label_map]
+            by_class = by_class[plan.kept] if by_class is not None else None
+        return SegResult(
+            label_map,
+            labels.scores.half().cpu().numpy(),
+            plan.vocabulary,
+            self.protocol.name,
+            source,
+            image,
+            by_class.half().cpu().numpy() if by_class is not None else None,
+            time.perf_counter() - start,
+        )
+
+    def _view(self, image: np.ndarray, whole: bool = False) -> View:
+        protocol, info = self.protocol, self._clip.info
+        patch, device = self.model.stride, self._device
+        resized = torch.from_numpy(protocol.resize(image, patch)).to(device).permute(2, 0, 1).float() / 255
+        size = (resized.shape[1], resized.shape[2])
+        grid = slide(size, None if whole else protocol.crop, protocol.stride, protocol.pad)
+        mean, std = (
+            (IMAGENET_MEAN, IMAGENET_STD) if protocol.normalisation == "imagenet" else (info.mean, info.std)
+        )
+        tokens = grid.crop[0] * grid.crop[1] // patch**2 + 1
+        batch = self._batch_size or max(_TOKENS_PER_BATCH // tokens, 1)
+        return View(resized, grid, (image.shape[0], image.shape[1]), mean, std, batch, self._dtype)
+
+    def _guide(self, view: View, image: np.ndarray) -> Tensor:
+        """The image at the output size in the values that the network sees."""
+        return view.normalise(torch.from_numpy(image).to(self._device).permute(2, 0, 1).float() / 255)
+
+    def _plan(self, classes: VocabularySource | None, background: str | None) -> _Plan:
+        vocabulary = self.vocabulary if classes is None else Vocabulary.of(classes)
+        if vocabulary is None:
+            raise ValueError("no classes: pass classes=['road', 'car'], or call set_vocabulary first")
+        steps = self._resolved(self.protocol.steps)
+        spec = background or self.protocol.background
+        if spec is None:
+            return _Plan(self._bank(vocabulary), vocabulary, steps)
+        rule = BackgroundRule.parse(spec)
+        competing = rule.vocabulary(vocabulary, self._clip.info.background_words)
+        bank, steps = self._bank(competing), (*steps, *rule.steps(competing))
+        kept = [i for i, item in enumerate(competing.classes) if not item.is_background]
+        if not kept:
+            raise ValueError("all classes are marked as background; leave the '!' off at least one")
+        if len(kept) == len(competing):
+            return _Plan(bank, vocabulary, steps)
+        real = Vocabulary(tuple(competing.classes[i] for i in kept), vocabulary.name)
+        return _Plan(bank, real, steps, kept)
+
+    def _resolved(self, steps: Sequence[Step]) -> tuple[Step, ...]:
+        own = float(self._clip.model.logit_scale.detach().exp())
+        return tuple(
+            replace(step, scale=own) if isinstance(step, Softmax) and step.scale is None else step
+            for step in steps
+        )
+
+    def _bank(self, vocabulary: Vocabulary) -> TextBank:
+        key = (vocabulary, self._templates)
+        if key not in self._banks:
+            with torch.inference_mode():
+                bank = encode_vocabulary(
+                    self._clip.model,
+                    self._clip.tokenizer,
+                    vocabulary,
+                    self._templates,
+                    average=self.protocol.average,
+                    cache=self._cache,
+                )
+            self._banks = {key: bank}  # one is enough: a stream keeps its own in the plan
+        return self._banks[key]
+
+    @property
+    def _device(self) -> torch.device:
+        return self._clip.model.logit_scale.device
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that does not change from image to image.
+
+    Attributes:
+        bank: Rows of all words that compete.
+        vocabulary: Of the results.
+        steps: The decision.
+        kept: Classes of the bank's vocabulary that results may have, in order; None for all.
+    """
+
+    bank: TextBank
+    vocabulary: Vocabulary
+    steps: tuple[Step, ...]
+    kept: list[int] | None = None
+
+
+def _is_image(source: Any) -> bool:
+    """Whether a source is one image rather than an iterable of images."""
+    if isinstance(source, str | bytes | bytearray | os.PathLike | np.ndarray | Tensor):
+        return True
+    return hasattr(source, "read") or hasattr(source, "getbbox")  # an open file, a PIL image
+
+
+def _name_of(source: Any) -> str | None:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)  # type: ignore[return-value]
+    name = getattr(source, "name", None) or getattr(source, "filename", None)
+    return str(name) if name else None

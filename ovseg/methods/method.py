@@ -1,0 +1,87 @@
+"""What a method file declares. Importable without torch, as tables are printed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ovseg.dense.readout import Readout
+from ovseg.inference.protocol import Protocol, Resize
+from ovseg.inference.steps import Softmax
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ovseg.dense.features import DenseFeatures
+    from ovseg.towers.clip import CLIP
+    from ovseg.towers.clip_resnet import ModifiedResNet
+
+__all__ = ["DEFAULT_PROTOCOL", "EMOJI_PROTOCOL", "Method"]
+
+DEFAULT_PROTOCOL = Protocol(
+    "default",
+    Resize(448, whole_patches=True, shrink="area"),
+    crop=448,
+    stride=224,
+    steps=(Softmax(),),
+    background="words",
+)
+"""For users' own images and words; no published number depends on it."""
+
+EMOJI_PROTOCOL = Protocol(
+    "emoji",
+    Resize(448, whole_patches=True, shrink="area"),
+    crop=224,
+    stride=112,
+    templates="imagenet7",
+    steps=(Softmax(),),
+    background="words",
+)
+"""For the embedded towers, which were trained on scenes of at most 224 pixels."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to read a CLIP densely. Dataclass fields of subclasses are the method's own settings.
+
+    Attributes:
+        name: Left part of zoo names.
+        title: As the paper writes it.
+        paper: Authors, title, venue.
+        reference: Repository of the authors' code.
+        code_licence: Licence of that code ("none" where it has none); ours is the project's own.
+        towers: Towers of the zoo rows.
+        protocols: Named settings, at least ``default``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    reference: ClassVar[str]
+    code_licence: ClassVar[str]
+    towers: ClassVar[tuple[str, ...]]
+    protocols: ClassVar[Mapping[str, Protocol]] = {"default": DEFAULT_PROTOCOL, "emoji": EMOJI_PROTOCOL}
+
+    @property
+    def readout(self) -> Readout:
+        """How the last blocks of a ViT are rewritten."""
+        return Readout()
+
+    def read_resnet(self, tower: ModifiedResNet, image: Tensor) -> DenseFeatures:
+        """Dense features of a CLIP ResNet.
+
+        Raises:
+            ValueError: The method is defined on ViTs only.
+        """
+        raise ValueError(f"{self.title} reads the blocks of a ViT; choose a vit_* tower")
+
+    def refine(self, scores: Tensor, features: DenseFeatures, tower: Any) -> Tensor:
+        """Acts on the cosine scores (B, Q, h, w) at patch resolution of features read from ``tower``."""
+        return scores
+
+    def build(self, clip: CLIP, readout: Readout) -> nn.Module:
+        """The model; methods with learned parts return their own module."""
+        from ovseg.methods.segmenter import Segmenter
+
+        return Segmenter(clip, self, readout)

@@ -1,0 +1,112 @@
+"""Methods and zoo rows by name. Reads the method files, but neither torch nor open_clip."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import ovseg.methods
+from ovseg.inference.protocol import Protocol
+from ovseg.methods.method import Method
+from ovseg.towers.table import tower_info
+
+__all__ = ["ZooRow", "get_method", "list_methods", "list_models", "nearest", "zoo", "zoo_row"]
+
+
+@dataclass(frozen=True)
+class ZooRow:
+    """One model that can be loaded by name.
+
+    Attributes:
+        name: ``<method>_<tower>.<tag>``.
+        method: Name of the method.
+        tower: Name of the weights.
+        licence: Of the weights.
+        note: What a user should know first, or "".
+    """
+
+    name: str
+    method: str
+    tower: str
+    licence: str
+    note: str = ""
+
+    @property
+    def protocol(self) -> Protocol:
+        """Settings for users' own images."""
+        protocols = get_method(self.method).protocols
+        return protocols["emoji" if is_emoji(self.tower) else "default"]
+
+
+def is_emoji(tower: str) -> bool:
+    """Whether a tower is an embedded one, which knows drawings only."""
+    return tower.rpartition(".")[2].startswith("emoji")
+
+
+@cache
+def _methods() -> dict[str, type[Method]]:
+    """Every subclass of Method that a file of this package defines."""
+    found = {}
+    for module_info in pkgutil.iter_modules(ovseg.methods.__path__):
+        module = importlib.import_module(f"ovseg.methods.{module_info.name}")
+        for value in vars(module).values():
+            own = isinstance(value, type) and value.__module__ == module.__name__
+            if own and issubclass(value, Method) and value is not Method:
+                found[value.name] = value
+    return found
+
+
+def list_methods() -> list[str]:
+    """Names of all methods."""
+    return sorted(_methods())
+
+
+def get_method(name: str) -> type[Method]:
+    """A method by name.
+
+    Raises:
+        ValueError: There is none; near names are listed.
+    """
+    if name not in _methods():
+        raise ValueError(f"unknown method {name!r}; {nearest(name, _methods())}")
+    return _methods()[name]
+
+
+@cache
+def zoo() -> dict[str, ZooRow]:
+    """All rows by name, embedded weights first."""
+    rows = [_row(method, tower) for method in _methods().values() for tower in method.towers]
+    return {row.name: row for row in sorted(rows, key=lambda row: (not is_emoji(row.tower), row.name))}
+
+
+def _row(method: type[Method], tower: str) -> ZooRow:
+    note = "embedded; knows drawings, not photographs" if is_emoji(tower) else ""
+    return ZooRow(f"{method.name}_{tower}", method.name, tower, tower_info(tower).licence, note)
+
+
+def zoo_row(name: str) -> ZooRow:
+    """A row by name.
+
+    Raises:
+        ValueError: There is none; near names are listed.
+    """
+    if name not in zoo():
+        raise ValueError(f"unknown model {name!r}; {nearest(name, zoo())}")
+    return zoo()[name]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the zoo, filtered by a shell pattern ("maskclip*", "*.openai")."""
+    return [name for name in zoo() if fnmatch.fnmatch(name, pattern)]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """For an error: the names most like one that does not exist, or all if none is."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+    return f"near: {', '.join(near)}" if near else f"there are: {', '.join(names)}"
