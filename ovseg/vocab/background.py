@@ -17,6 +17,7 @@ from ovseg.vocab.vocabulary import Vocabulary, VocabularyClass
 __all__ = ["background_words", "with_background"]
 
 _PARTS = re.compile(r"[^\W_]+")
+_ENDINGS = (("s", ""), ("es", ""), ("ies", "y"))
 
 
 def background_words(vocabulary: Vocabulary, words: Iterable[str] | None = None) -> tuple[str, ...]:
@@ -31,8 +32,8 @@ def background_words(vocabulary: Vocabulary, words: Iterable[str] | None = None)
         words: Other competitors than the shipped ones; these have no synonyms.
     """
     rows = _rows() if words is None else tuple((word,) for word in words)
-    asked = {key for item in vocabulary.classes for text in (item.name, *item.words) for key in _keys(text)}
-    return tuple(row[0] for row in rows if not any(_key(synonym) in asked for synonym in row))
+    asked = {key for item in vocabulary.classes for text in (item.name, *item.words) for key in _asked(text)}
+    return tuple(row[0] for row in rows if not any(_forms(word) & asked for word in row))
 
 
 def with_background(vocabulary: Vocabulary, words: Iterable[str]) -> Vocabulary:
@@ -60,21 +61,14 @@ def _rows() -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row) for row in data["words"])
 
 
-def _keys(text: str) -> set[str]:
+def _asked(text: str) -> set[str]:
     """What a user's word is compared by: the whole of it, and its last part (the head noun)."""
     parts = _PARTS.findall(text.casefold())
-    return {_singular("".join(parts)), _singular(parts[-1])} if parts else set()
+    return _forms("".join(parts)) | _forms(parts[-1]) if parts else set()
 
 
-def _key(word: str) -> str:
-    return _singular("".join(_PARTS.findall(word.casefold())))
-
-
-def _singular(word: str) -> str:
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(("ches", "shes", "sses", "xes")):
-        return word[:-2]
-    if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
-        return word[:-1]
-    return word
+def _forms(word: str) -> set[str]:
+    """The word without hyphens and spaces, and what would be its singular."""
+    word = "".join(_PARTS.findall(word.casefold()))
+    singulars = {word.removesuffix(end) + new for end, new in _ENDINGS if word.endswith(end)}
+    return {word, *singulars}

@@ -58,7 +58,8 @@ class TextCache:
                 sums = file.get_tensor("sums")[at].tolist()
             with contextlib.suppress(OSError):
                 os.utime(path)  # "recently used", for the clean-up
-            return {word: row for word, row, sum_ in zip(known, rows, sums) if _checksum(row) == sum_}
+            found = zip(known, rows, sums)
+            return {word: row for word, row, sum_ in found if _checksum(word, row) == sum_}
         except FileNotFoundError:
             return {}
         except (SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError, OSError):
@@ -75,7 +76,7 @@ class TextCache:
         kept = dict(list(merged.items())[-max(1, _FILE_BYTES // size) :])
         tensors = {
             "rows": torch.stack(list(kept.values())).contiguous(),
-            "sums": torch.tensor([_checksum(row) for row in kept.values()]),
+            "sums": torch.tensor([_checksum(word, row) for word, row in kept.items()]),
         }
         with contextlib.suppress(WriteError, SafetensorError), atomic_path(self._path(key)) as temporary:
             save_file(tensors, temporary, {"words": json.dumps(list(kept))})
@@ -133,5 +134,6 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _checksum(row: Tensor) -> int:
-    return zlib.crc32(_bytes(row))
+def _checksum(word: str, row: Tensor) -> int:
+    # With the word: words and rows come from two files where another process replaced it in between.
+    return zlib.crc32(_bytes(row), zlib.crc32(word.encode()))
