@@ -96,17 +96,30 @@ def _table() -> dict[str, dict[str, Any]]:
         raise ModuleNotFoundError("open_clip is not installed: pip install 'open_clip_torch>=3.3,<4'")
     folder = Path(spec.submodule_search_locations[0]) / "model_configs"
     table = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    return {name: cfg for name, cfg in table.items() if _is_plain(cfg)}
+    return {name: cfg for name, cfg in table.items() if not _unsupported(cfg)}
 
 
-def _is_plain(cfg: Mapping[str, Any]) -> bool:
+# What of open_clip's configuration is understood, or changes nothing in a forward pass in evaluation mode.
+_VISION = {
+    "layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value",
+    "patch_dropout", "no_ln_pre", "pool_type", "final_ln_after_pool", "act_kwargs", "norm_kwargs",
+}  # fmt: skip
+_TEXT = {
+    "context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value", "pool_type",
+    "eos_id", "pad_id", "no_causal_mask", "act_kwargs", "norm_kwargs", "hf_tokenizer_name",
+    "tokenizer_kwargs",
+}  # fmt: skip
+
+
+def _unsupported(cfg: Mapping[str, Any]) -> list[str]:
+    """Options that make it something else than a plain CLIP ViT or ResNet."""
     vision, text = cfg["vision_cfg"], cfg["text_cfg"]
-    return not (
-        "timm_model_name" in vision
-        or "hf_model_name" in text
-        or "multimodal_cfg" in cfg
-        or vision.get("attentional_pool")
-    )
+    odd = [f"vision_cfg.{key}" for key, value in vision.items() if value and key not in _VISION]
+    odd += [f"text_cfg.{key}" for key, value in text.items() if value and key not in _TEXT]
+    odd += [key for key in ("multimodal_cfg", "init_logit_bias") if cfg.get(key) is not None]
+    if vision.get("pool_type", "tok") != "tok" and not vision.get("final_ln_after_pool"):
+        odd.append("vision_cfg.pool_type without final_ln_after_pool")
+    return odd
 
 
 def list_architectures() -> list[str]:
@@ -131,8 +144,10 @@ def architecture(name: str | Mapping[str, Any]) -> CLIPConfig:
         cfg, label = _table()[name], name
     else:
         cfg, label = dict(name), ""
-        if not _is_plain(cfg):
-            raise ValueError("only plain CLIP ViT and ResNet architectures are supported")
+        if odd := _unsupported(cfg):
+            raise ValueError(
+                f"only plain CLIP ViT and ResNet architectures are supported; this one has {', '.join(odd)}"
+            )
     activation: Activation = "quick_gelu" if cfg.get("quick_gelu") else "gelu"
     vision = _vision_config(cfg["vision_cfg"], cfg["embed_dim"], activation)
     return CLIPConfig(vision, _text_config(cfg["text_cfg"], cfg["embed_dim"], activation), label)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.dense.features import DenseFeatures
+from ovseg.dense.pos_embed import PosEmbedRule, resize_pos_embed
 
 __all__ = ["AttentionPool2d", "ModifiedResNet", "ResNetConfig"]
 
@@ -64,6 +66,11 @@ class Bottleneck(nn.Module):
         return F.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
+def _stage(channels: int, planes: int, depth: int, stride: int) -> nn.Sequential:
+    first = Bottleneck(channels, planes, stride)
+    return nn.Sequential(first, *(Bottleneck(planes * 4, planes) for _ in range(1, depth)))
+
+
 class AttentionPool2d(nn.Module):
     """Attention pooling with the mean of the map as the one query."""
 
@@ -79,20 +86,45 @@ class AttentionPool2d(nn.Module):
         for layer in (self.q_proj, self.k_proj, self.v_proj, self.c_proj):
             nn.init.normal_(layer.weight, std=channels**-0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pools maps (B, C, g, g) of the trained grid to (B, output_dim).
+    def forward(self, x: Tensor, pos_embed: PosEmbedRule = "bicubic_antialias") -> Tensor:
+        """Pools maps (B, C, h, w) to (B, output_dim).
 
-        Raises:
-            ValueError: The map's size differs from the trained grid.
+        Args:
+            x: Of any size.
+            pos_embed: How the position table is resized for grids other than the trained one.
         """
-        if x.shape[-2:] != (self.grid, self.grid):
-            raise ValueError(
-                f"the attention pool takes {self.grid} x {self.grid} maps, got {tuple(x.shape[-2:])}"
-            )
+        tokens = self.tokens(x, pos_embed)
+        return self.attend(tokens[:, :1], tokens)[:, 0]
+
+    def forward_all(self, x: Tensor, pos_embed: PosEmbedRule | None = "bicubic_antialias") -> Tensor:
+        """Attention with every position as a query, not the mean only (DenseCLIP, section 3.2).
+
+        Args:
+            x: (B, C, h, w).
+            pos_embed: As in ``forward``; None adds no positions.
+
+        Returns:
+            (B, 1 + h * w, output_dim), the mean's token first.
+        """
+        tokens = self.tokens(x, pos_embed)
+        return self.attend(tokens, tokens)
+
+    def forward_values(self, x: Tensor) -> Tensor:
+        """Each position's value through the output projection: (B, C, h, w) to (B, h * w, output_dim).
+
+        No positions are added and no mean takes part (MaskCLIP, section 3.2).
+        """
+        return self.c_proj(self.v_proj(x.flatten(2).transpose(1, 2)))
+
+    def tokens(self, x: Tensor, pos_embed: PosEmbedRule | None) -> Tensor:
+        """(B, C, h, w) to tokens (B, 1 + h * w, C): the mean first; no positions if None."""
         tokens = x.flatten(2).transpose(1, 2)
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-        tokens = tokens + self.positional_embedding.to(x.dtype)
-        return self.attend(tokens[:, :1], tokens)[:, 0]
+        if pos_embed is None:
+            return tokens
+        trained, grid = (self.grid, self.grid), (x.shape[-2], x.shape[-1])
+        positions = resize_pos_embed(self.positional_embedding, trained, grid, pos_embed)
+        return tokens + positions.to(x.dtype)
 
     def attend(self, query: Tensor, tokens: Tensor) -> Tensor:
         """Attention of (B, M, C) queries over (B, N, C) tokens, projected: (B, M, output_dim)."""
@@ -116,17 +148,18 @@ class ModifiedResNet(nn.Module):
         self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
         self.avgpool = nn.AvgPool2d(2)
-        channels = width
-        for i, depth in enumerate(config.layers):
-            planes = width * 2**i
-            stage = [Bottleneck(channels, planes, stride=2 if i else 1)]
-            channels = planes * 4
-            stage += [Bottleneck(channels, planes) for _ in range(1, depth)]
-            setattr(self, f"layer{i + 1}", nn.Sequential(*stage))
+        one, two, three, four = config.layers
+        self.layer1 = _stage(width, width, one, stride=1)
+        self.layer2 = _stage(width * 4, width * 2, two, stride=2)
+        self.layer3 = _stage(width * 8, width * 4, three, stride=2)
+        self.layer4 = _stage(width * 16, width * 8, four, stride=2)
         grid = config.image_size // 32
         self.attnpool = AttentionPool2d(grid, width * 32, config.heads, config.output_dim)
 
-    stride = 32
+    @property
+    def stride(self) -> int:
+        """Pixels per step of the last stage's grid."""
+        return 32
 
     def stem(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, width, H / 4, W / 4)."""
@@ -136,31 +169,65 @@ class ModifiedResNet(nn.Module):
 
     def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Feature maps of strides 4, 8, 16 and 32."""
-        maps, x = [], self.stem(image)
-        for i in range(1, 5):
-            x = getattr(self, f"layer{i}")(x)
-            maps.append(x)
-        return tuple(maps)  # type: ignore[return-value]
+        one = self.layer1(self.stem(image))
+        two = self.layer2(one)
+        three = self.layer3(two)
+        return one, two, three, self.layer4(three)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """The image embedding (B, C), not normalised: open_clip's ``encode_image``."""
-        return self.attnpool(self.stages(image)[-1])
+    def forward(self, image: Tensor, pos_embed: PosEmbedRule = "bicubic_antialias") -> Tensor:
+        """The image embedding (B, C), not normalised: open_clip's ``encode_image``.
 
-    def forward_dense(self, image: Tensor) -> DenseFeatures:
-        """Every location's value through the pool's output projection (MaskCLIP, section 3.2).
+        Args:
+            image: (B, 3, H, W), normalised, of any size of at least 32 pixels.
+            pos_embed: How the pool's position table is resized for sizes other than the trained one.
+        """
+        return self.attnpool(self.stages(image)[-1], pos_embed)
 
-        No position is added and no mean token takes part.
+    def region_embedding(self, regions: Tensor, pos_embed: PosEmbedRule = "bicubic_antialias") -> Tensor:
+        """Embeddings of regions of the third stage's map: the last stage and the attention pool.
+
+        Args:
+            regions: (N, C, s, s), cut by RoIAlign from the map of stride 16; with s twice the pool's trained
+                grid (14 for RN50) no position is resized.
+            pos_embed: As in ``forward``.
+
+        Returns:
+            (N, output_dim), not normalised.
+        """
+        return self.attnpool(self.layer4(regions), pos_embed)
+
+    def forward_dense(
+        self,
+        image: Tensor,
+        attention: Literal["value", "full"] = "value",
+        pos_embed: PosEmbedRule | None = None,
+    ) -> DenseFeatures:
+        """Every location through the pool, without pooling.
 
         Args:
             image: (B, 3, H, W), normalised.
+            attention: ``value``: each location's own value (MaskCLIP, section 3.2). ``full``: attention among
+                all locations and their mean (DenseCLIP; an ablation of MaskCLIP).
+            pos_embed: Only with ``full``: the rule for the positions, None to add none.
 
         Returns:
-            ``patches`` (B, C, h, w) of stride 32. ``taps[(-1, "k")]`` holds the keys of the pool (B, N, D),
+            ``patches`` (B, C, h, w) of stride 32; ``cls`` is the mean's token, only with ``full``.
+            ``taps[(-1, "k")]`` holds the keys of the pool (B, N, D), without positions;
             ``taps[(-1, "out")]`` the last stage's map as tokens.
+
+        Raises:
+            ValueError: The attention is unknown, or positions are asked for with ``value``.
         """
         maps = self.stages(image)[-1]
+        cls: Tensor | None = None
+        if attention == "full":
+            pooled = self.attnpool.forward_all(maps, pos_embed)
+            cls, dense = pooled[:, 0], pooled[:, 1:]
+        elif attention == "value" and pos_embed is None:
+            dense = self.attnpool.forward_values(maps)
+        else:
+            raise ValueError(f"attention={attention!r} with pos_embed={pos_embed!r}; see the documentation")
         tokens = maps.flatten(2).transpose(1, 2)
-        pool = self.attnpool
-        dense = pool.c_proj(pool.v_proj(tokens)).transpose(1, 2).unflatten(2, maps.shape[-2:])
-        taps = {(-1, "k"): pool.k_proj(tokens), (-1, "out"): tokens}
-        return DenseFeatures(dense, None, self.stride, "joint", taps)
+        taps = {(-1, "k"): self.attnpool.k_proj(tokens), (-1, "out"): tokens}
+        patches = dense.transpose(1, 2).unflatten(2, maps.shape[-2:])
+        return DenseFeatures(patches, cls, self.stride, "joint", taps)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovseg.dense.attention import inputs_of
-from ovseg.dense.features import DenseFeatures, Tap
-from ovseg.dense.pos_embed import resize_pos_embed
-from ovseg.dense.readout import AttentionContext, Readout
+from ovseg.dense.attention import inputs_of, query_key
+from ovseg.dense.features import DenseFeatures, Tap, TapSite
+from ovseg.dense.pos_embed import PosEmbedRule, resize_pos_embed
+from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.towers.layers import Block, BlockConfig, Transformer
 
 __all__ = ["ViTConfig", "VisionTransformer"]
@@ -98,14 +98,12 @@ class VisionTransformer(nn.Module):
         cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, h * w, 3 * p * p)
         return F.linear(cells, self.conv1.weight.flatten(1))
 
-    def embed(self, image: Tensor, readout: Readout | None = None) -> Tensor:
+    def embed(self, image: Tensor, pos_embed: PosEmbedRule = "bicubic_antialias") -> Tensor:
         """(B, 3, H, W) to the tokens that enter the first block, (B, 1 + h * w, D), class token first."""
-        readout = readout or Readout()
         patches = self.embed_patches(image)
         cls = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        positions = resize_pos_embed(
-            self.positional_embedding, self.config.grid, self.grid_of(image), readout.pos_embed
-        )
+        grid = self.grid_of(image)
+        positions = resize_pos_embed(self.positional_embedding, self.config.grid, grid, pos_embed)
         return self.ln_pre(torch.cat([cls, patches], dim=1) + positions.to(patches.dtype))
 
     def tail(self, tokens: Tensor) -> Tensor:
@@ -151,132 +149,132 @@ class VisionTransformer(nn.Module):
 
 
 class _DenseForward:
-    """One dense forward: keeps the taps while the blocks run."""
+    """One dense forward: what changes while the blocks run."""
 
     def __init__(
         self, tower: VisionTransformer, readout: Readout, grid: tuple[int, int], extra: Mapping[str, Any]
     ) -> None:
-        depth = len(tower.blocks)
-        if readout.last_blocks > depth:
-            raise ValueError(f"last_blocks={readout.last_blocks}, but the tower has {depth} blocks")
-        self.tower, self.readout, self.grid, self.extra = tower, readout, grid, extra
+        self.tower, self.readout, self.extra = tower, readout, extra
+        self.blocks = tower.blocks
+        self.grid, self.prefix = grid, 1
         self.taps: dict[Tap, Tensor] = {}
-        self.wanted: dict[int, list[Tap]] = {}
-        for block, site in readout.taps:
-            if not -depth <= block < depth:
-                raise ValueError(f"tap ({block}, {site!r}): the tower has {depth} blocks")
-            self.wanted.setdefault(block % depth, []).append((block, site))
+        self.wanted = _wanted(readout.taps, len(self.blocks))
+        if readout.last_blocks > len(self.blocks):
+            raise ValueError(
+                f"last_blocks={readout.last_blocks}, but the tower has {len(self.blocks)} blocks"
+            )
 
     def __call__(self, image: Tensor) -> DenseFeatures:
-        readout, blocks = self.readout, self.tower.blocks
-        first = len(blocks) - readout.last_blocks
-        x = self.tower.embed(image, readout)
+        readout = self.readout
+        first = len(self.blocks) - readout.last_blocks
+        x = self.tower.embed(image, readout.pos_embed)
         for i in range(first):
             x = self._plain(i, x)
-        prefix = 1
         if readout.drop_cls:
-            x, prefix = x[:, 1:], 0
-        tokens, grid, prefix = self._rewritten(x, first, prefix)
+            x, self.prefix = x[:, 1:], 0
+        streams = {"inplace": self._inplace, "parallel": self._parallel, "accumulate": self._accumulate}
+        tokens = streams[readout.stream](x, first)
         if readout.tail:
             tokens = self.tower.tail(tokens)
-        cls = tokens[:, 0] if prefix else None
-        patches = tokens[:, prefix:].transpose(1, 2).unflatten(2, grid)
-        stride = self.tower.stride
-        return DenseFeatures(patches, cls, stride, "joint" if readout.tail else "width", self.taps)
+        cls = tokens[:, 0] if self.prefix else None
+        patches = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+        space: Literal["joint", "width"] = "joint" if readout.tail else "width"
+        return DenseFeatures(patches, cls, self.tower.stride, space, self.taps)
 
-    def _rewritten(self, x: Tensor, first: int, prefix: int) -> tuple[Tensor, tuple[int, int], int]:
-        """Runs the last blocks; returns the tokens, their grid, and the number of prefix tokens."""
-        readout, blocks = self.readout, self.tower.blocks
-        grid, total, collected = self.grid, None, x
-        for i in range(first, len(blocks)):
-            out, grid, prefix_out = self._attend(i, x, prefix)
-            if readout.stream == "inplace":
-                x, prefix, self.grid = self._finish(blocks[i], x, out), prefix_out, grid
-                self._tap(i, "out", x)
-                total = x
-            elif readout.stream == "parallel":
-                new = self._finish(blocks[i], x, out)
-                total = new if total is None else total + new
-                x = self._plain(i, x)
-            else:
-                collected = collected + out
-                total = collected + blocks[i].feed_forward(collected) if readout.mlp else collected
-                collected = total
-                x = self._plain(i, x)
-        assert total is not None
-        return total, grid, prefix
-
-    def _attend(self, i: int, x: Tensor, prefix: int) -> tuple[Tensor, tuple[int, int], int]:
-        """The rewritten attention branch of block ``i`` on (B, N, D)."""
-        block = self.tower.blocks[i]
-        normed = block.ln_1(x)
-        inplace = self.readout.stream == "inplace"
-        inputs = inputs_of(self.readout.attention)
-        if inplace:  # in the other streams the plain pass over the same block takes the taps
-            self._tap(i, "ln_1", normed)
-            inputs = self._tapped_inputs(i, inputs)
-        q, k, v = block.attn.qkv(normed, inputs)
-        if inplace:
-            self._tap_projections(i, q, k, v, block.attn.scale)
-        ctx = AttentionContext(self.grid, block.attn.scale, prefix, normed, self.taps, self.extra)
-        mixed = self.readout.attention(q, k, v, ctx)
-        grid = self.grid
-        if isinstance(mixed, tuple):
-            mixed, grid = mixed
-            prefix = 0
-            if self.readout.residual != "none":
-                raise ValueError("attention that changes the grid needs a readout with residual='none'")
-        return block.ls_1(block.attn.project(mixed)), grid, prefix
-
-    def _finish(self, block: Block, x: Tensor, out: Tensor) -> Tensor:
-        """Residual and MLP after the attention branch ``out``."""
-        if self.readout.residual == "own":
-            out = x + out
-        elif self.readout.residual == "cls":
-            out = x[:, :1] + out
-        if self.readout.mlp:
-            normed = block.ln_2(out)
-            self._tap(self._index(block), "ln_2", normed)
-            out = out + block.ls_2(block.mlp(normed))
-        return out
-
-    def _plain(self, i: int, x: Tensor) -> Tensor:
-        """Block ``i`` as trained, with taps."""
-        block = self.tower.blocks[i]
-        if i not in self.wanted:
-            return block(x)
-        normed = block.ln_1(x)
-        self._tap(i, "ln_1", normed)
-        q, k, v = block.attn.qkv(normed)
-        self._tap_projections(i, q, k, v, block.attn.scale)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # type: ignore[arg-type]
-        x = x + block.ls_1(block.attn.project(mixed))
-        normed = block.ln_2(x)
-        self._tap(i, "ln_2", normed)
-        x = x + block.ls_2(block.mlp(normed))
-        self._tap(i, "out", x)
+    def _inplace(self, x: Tensor, first: int) -> Tensor:
+        for i in range(first, len(self.blocks)):
+            out = self._attend(i, x, self.readout.attention)
+            x = self._finish(i, x, out, self.readout.residual, self.readout.mlp)
         return x
 
-    def _index(self, block: Block) -> int:
-        return self.tower.blocks.index(block)
+    def _parallel(self, x: Tensor, first: int) -> Tensor:
+        total: Tensor | None = None
+        for i in range(first, len(self.blocks)):
+            out = self._attend(i, x, self.readout.attention, tap=False)
+            new = self._finish(i, x, out, self.readout.residual, self.readout.mlp, tap=False)
+            total = new if total is None else total + new
+            x = self._plain(i, x)
+        assert total is not None  # a readout rewrites at least one block
+        return total
 
-    def _tapped_inputs(self, i: int, inputs: str) -> str:
-        sites = {site for _, site in self.wanted.get(i, ())}
-        if "scores" in sites:
-            sites |= {"q", "k"}
-        return "".join(name for name in "qkv" if name in inputs or name in sites)
+    def _accumulate(self, x: Tensor, first: int) -> Tensor:
+        second = x
+        for i in range(first, len(self.blocks)):
+            out = self._attend(i, x, self.readout.attention, tap=False)
+            second = self._finish(i, second, out, "own", self.readout.mlp, tap=False)
+            x = self._plain(i, x)
+        return second
 
-    def _tap_projections(
-        self, i: int, q: Tensor | None, k: Tensor | None, v: Tensor | None, scale: float
+    def _plain(self, i: int, x: Tensor) -> Tensor:
+        """Block ``i`` as trained."""
+        if not self.wanted[i]:
+            return self.blocks[i](x)
+        return self._finish(i, x, self._attend(i, x, query_key), "own", True)
+
+    def _attend(self, i: int, x: Tensor, attention: AttentionFunction, tap: bool = True) -> Tensor:
+        """The attention branch of block ``i`` on (B, N, D). Of two streams, the plain one is tapped."""
+        block, scale = self.blocks[i], self.blocks[i].attn.scale
+        sites = {site for _, site in self.wanted[i]} if tap else set()
+        normed = block.ln_1(x)
+        q, k, v = block.attn.qkv(normed, _projections(attention, sites))
+        if sites:
+            self._tap_attention(i, sites, normed, {"q": q, "k": k, "v": v}, scale)
+        ctx = AttentionContext(self.grid, scale, self.prefix, normed, self.taps, self.extra)
+        mixed = attention(q, k, v, ctx)
+        if isinstance(mixed, tuple):
+            if (self.readout.stream, self.readout.residual) != ("inplace", "none"):
+                raise ValueError("an attention that changes the grid needs stream='inplace', residual='none'")
+            mixed, self.grid = mixed
+            self.prefix = 0
+        return block.ls_1(block.attn.project(mixed))
+
+    def _finish(self, i: int, x: Tensor, out: Tensor, residual: str, mlp: bool, tap: bool = True) -> Tensor:
+        """Residual and MLP after the attention branch ``out`` of block ``i``, whose input is ``x``."""
+        block = self.blocks[i]
+        if residual == "own":
+            out = x + out
+        elif residual == "cls":
+            out = x[:, :1] + out
+        if mlp:
+            normed = block.ln_2(out)
+            if tap:
+                self._tap(i, ln_2=normed)
+            out = out + block.ls_2(block.mlp(normed))
+        if tap:
+            self._tap(i, out=out)
+        return out
+
+    def _tap_attention(
+        self, i: int, sites: set[str], normed: Tensor, parts: dict[str, Tensor | None], scale: float
     ) -> None:
-        for site, part in (("q", q), ("k", k), ("v", v)):
-            if part is not None:
-                self._tap(i, site, part.transpose(1, 2).flatten(2))
-        if any(site == "scores" for _, site in self.wanted.get(i, ())):
-            assert q is not None and k is not None
-            self._tap(i, "scores", q @ k.transpose(-1, -2) * scale)
+        self._tap(i, ln_1=normed)
+        for site, part in parts.items():
+            if site in sites and part is not None:
+                self._tap(i, **{site: part.transpose(1, 2).flatten(2)})
+        q, k = parts["q"], parts["k"]
+        if "scores" in sites and q is not None and k is not None:
+            self._tap(i, scores=q @ k.transpose(-1, -2) * scale)
 
-    def _tap(self, i: int, site: str, value: Tensor) -> None:
-        for tap in self.wanted.get(i, ()):
-            if tap[1] == site:
-                self.taps[tap] = value
+    def _tap(self, i: int, **values: Tensor) -> None:
+        for tap in self.wanted[i]:
+            if tap[1] in values:
+                self.taps[tap] = values[tap[1]]
+
+
+def _projections(attention: AttentionFunction, sites: set[str]) -> str:
+    """Which of q, k and v are needed by the attention function or by a tap."""
+    needed = {*inputs_of(attention), *sites, *("qk" if "scores" in sites else "")}
+    return "".join(name for name in "qkv" if name in needed)
+
+
+def _wanted(taps: tuple[Tap, ...], depth: int) -> list[list[Tap]]:
+    """The taps of each block, under the keys they were asked for."""
+    wanted: list[list[Tap]] = [[] for _ in range(depth)]
+    for block, site in taps:
+        if not -depth <= block < depth or site not in get_args(TapSite):
+            raise ValueError(
+                f"tap ({block}, {site!r}): the tower has {depth} blocks, with the sites "
+                f"{', '.join(get_args(TapSite))}"
+            )
+        wanted[block].append((block, site))
+    return wanted
