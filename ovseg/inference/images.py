@@ -158,17 +158,14 @@ def _from_pil(image: PILImage.Image, name: str) -> np.ndarray:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(np.asarray(image), name)
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    if image.mode != "RGB":
-        try:
-            image = image.convert("RGB")
-        except ValueError:
-            message = f"{name} has the colour mode {image.mode}, which is not supported; save it as RGB"
-            raise ImageError(message) from None
-    return np.array(image)
+    try:
+        if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.array(image.convert("RGB"))
+    except ValueError:
+        message = f"{name} has the colour mode {image.mode}, which is not supported; save it as RGB"
+        raise ImageError(message) from None
 
 
 def _from_deep(values: np.ndarray, name: str) -> np.ndarray:

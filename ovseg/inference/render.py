@@ -115,7 +115,12 @@ def _paint(
 def _edges(labels: np.ndarray, thickness: int) -> np.ndarray:
     """(H, W) bool: the ``thickness`` pixels to the right of and below each border between labels."""
     edge = np.zeros(labels.shape, bool)
-    for step in range(1, thickness + 1):
-        edge[:, step:] |= labels[:, step:] != labels[:, :-step]
-        edge[step:] |= labels[step:] != labels[:-step]
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    have = 1
+    while have < thickness:
+        step = min(have, thickness - have)
+        edge[:, step:] |= edge[:, :-step]
+        edge[step:] |= edge[:-step]
+        have += step
     return edge

@@ -31,6 +31,8 @@ def _write(result: SegResult, path: Path) -> tuple[Path, ...]:
 
 def _read(path: Path) -> SegResult:
     with np.load(path, allow_pickle=False) as arrays:
+        if "description" not in arrays:
+            raise ValueError(f"{path} was not written by ovseg: it has no description")
         description = json.loads(arrays["description"].item())
         return restore(arrays["label_map"], description, arrays["scores"], arrays.get("class_scores"))
 

@@ -21,8 +21,8 @@ __all__ = ["WRITER"]
 def _write(result: SegResult, path: Path) -> tuple[Path, ...]:
     from PIL import Image
 
-    ids = result.label_map + 1  # 0 is COCO's "unlabelled"
-    pixels = np.stack([ids & 0xFF, ids >> 8 & 0xFF, ids >> 16], axis=-1).astype(np.uint8)
+    ids = (result.label_map + 1).astype("<i4")  # 0 is COCO's "unlabelled"
+    pixels = ids.view(np.uint8).reshape(*ids.shape, 4)[..., :3]  # id = R + 256 G + 65536 B
     beside = path.with_suffix(".json")
     write_json(_document(result, path.name), beside)  # first: where the picture is, all is
     with atomic_path(path) as temporary:
