@@ -12,6 +12,7 @@ from ovseg.cli.console import say
 
 if TYPE_CHECKING:
     from ovseg.inference.predictor import Predictor
+    from ovseg.towers.weights import LoadedClip
     from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["EMBEDDED_MODEL", "add_class_options", "add_model_options", "open_predictor", "read_vocabulary"]
@@ -50,7 +51,7 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--model``, ``--method``, ``--tower``, ``--device`` and ``--batch-size``."""
+    """Adds ``--model``, ``--method``, ``--tower``, ``--activation``, ``--device`` and ``--batch-size``."""
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -58,6 +59,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", metavar="NAME", help="with --tower: any method on any CLIP tower")
     parser.add_argument("--tower", metavar="NAME|FILE", help="such as vit_b16.openai, or a file of weights")
+    parser.add_argument(
+        "--activation",
+        choices=("quick_gelu", "gelu"),
+        help="of a --tower file that does not say: quick_gelu (OpenAI, MetaCLIP, DFN), gelu (LAION, DataComp)",
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="windows at a time")
 
@@ -95,7 +101,9 @@ def open_predictor(args: argparse.Namespace) -> Predictor:
         if args.model or not (args.method and args.tower):
             raise ValueError("give either --model, or both --method and --tower")
         say(f"loading {args.method} on {args.tower}")
-        return ovseg.build(args.method, args.tower, **options)
+        return ovseg.build(args.method, _tower(args), **options)
+    if args.activation:
+        raise ValueError("--activation goes with --tower; the models of `ovseg models` know theirs")
     if args.model is None:
         say(
             f"note: no --model given, so this is {EMBEDDED_MODEL}, the small model that comes with ovseg. "
@@ -104,6 +112,14 @@ def open_predictor(args: argparse.Namespace) -> Predictor:
     name = args.model or EMBEDDED_MODEL
     say(f"loading {name}")
     return ovseg.load(name, **options)
+
+
+def _tower(args: argparse.Namespace) -> str | LoadedClip:
+    if args.activation is None:
+        return args.tower
+    from ovseg.towers.weights import load_clip
+
+    return load_clip(args.tower, activation=args.activation)
 
 
 def _background(text: str) -> str:

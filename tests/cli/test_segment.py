@@ -96,6 +96,7 @@ def test_default_model_says_what_it_cannot_do(predictor, photo, tmp_path, capsys
         (["{photo}", "--classes", "road", "road"], "rename one"),
         (["{photo}", "--vocab", "ade15"], "ade150"),
         (["{photo}", "--classes", "road", "--method", "maskclip"], "both --method and --tower"),
+        (["{photo}", "--classes", "road", "--activation", "gelu"], "goes with --tower"),
         (["{photo}", "--classes", "road", "--model", "m", "--method", "m", "--tower", "t"], "either --model"),
     ],
 )
