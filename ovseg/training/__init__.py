@@ -1,0 +1,1 @@
+"""Training: towers from scratch on EmojiScenes, and the loop around any config."""

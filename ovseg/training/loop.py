@@ -1,0 +1,139 @@
+"""Runner, data loader and hooks of a training whose batches are functions of their step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, Sampler
+
+from ovseg._files import atomic_path
+from ovseg.evaluation.emoji import EmojiEvaluation, evaluate_tower
+from ovseg.training.clip_pretraining import clamp_scale, whiten_patches
+
+__all__ = ["AtomicRunner", "EmojiEvaluationHook", "PretrainHook", "StepSampler", "step_loader"]
+
+
+class AtomicRunner(Runner):
+    """mmengine's Runner, with checkpoints that are either whole or absent, and batches by step.
+
+    ``train_dataloader=dict(batches=dict(type=...), num_workers=1)`` builds a ``step_loader``.
+    """
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:
+        """As in mmengine, and ``step_loader`` for a dict with ``batches``."""
+        if isinstance(dataloader, Mapping) and "batches" in dataloader:
+            dataset = DATASETS.build(dataloader["batches"])
+            return step_loader(dataset, dataloader.get("num_workers", 1))
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As in mmengine, but through a temporary file: a kill in between leaves no half checkpoint."""
+        with atomic_path(Path(out_dir) / filename) as path:
+            super().save_checkpoint(str(path.parent), path.name, *args, **kwargs)
+
+
+class StepSampler(Sampler[int]):
+    """Steps in order, from wherever a resume left off.
+
+    Args:
+        length: Number of steps.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length, self.start = length, 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def skip(self, steps: int) -> None:
+        """Leaves out steps that are done; mmengine's loop calls it on resume."""
+        self.start += steps
+
+
+def step_loader(dataset: Sequence[dict[str, Any]], workers: int = 1) -> DataLoader[Any]:
+    """A loader of a data set whose items are whole batches, item i that of step i."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=1,
+        sampler=StepSampler(len(dataset)),
+        num_workers=workers,
+        collate_fn=_as_tensors,
+        worker_init_fn=_one_thread,
+        prefetch_factor=6 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+def _as_tensors(items: list[dict[str, Any]]) -> dict[str, Any]:
+    (batch,) = items
+    return {key: torch.from_numpy(v) if hasattr(v, "dtype") else v for key, v in batch.items()}
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+class PretrainHook(Hook):
+    """Starts the patch projection from the data, and keeps the temperature in bounds.
+
+    Args:
+        batches: Number of batches whose patches are whitened.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, batches: int = 4) -> None:
+        self.batches = batches
+
+    def before_train(self, runner: Runner) -> None:
+        """Whitens the first layer, unless the training goes on from a checkpoint."""
+        if runner.iter > 0 or runner._load_from:
+            return
+        dataset = runner.train_dataloader.dataset
+        images = [torch.from_numpy(dataset[step]["image"]) for step in range(self.batches)]
+        model = runner.model
+        size = min(image.shape[1] for image in images)
+        small = torch.cat([model.normalise(image[:, :size, :size]) for image in images])
+        whiten_patches(model.visual.conv1, small)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        clamp_scale(runner.model.clip.logit_scale)
+
+
+class EmojiEvaluationHook(Hook):
+    """Evaluates the averaged weights (or the current ones) on another artist's drawings now and then.
+
+    Args:
+        interval: Steps between evaluations.
+        **what: Fields of ``EmojiEvaluation``.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, interval: int, **what: Any) -> None:
+        self.interval, self.what = interval, EmojiEvaluation(**what)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
+            return
+        average = next((hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)), None)
+        model = average if average is not None else runner.model
+        model.eval()
+        drawings = runner.train_dataloader.dataset.composer.drawings
+        figures = evaluate_tower(model.clip, model.tokenizer, model.normalise, drawings, self.what)
+        model.train()
+        runner.visualizer.add_scalars(
+            {f"{self.what.split}/{key}": value for key, value in figures.items()}, step=runner.iter + 1
+        )
+        line = "  ".join(f"{key} {value:.1f}" for key, value in figures.items())
+        runner.logger.info(f"{self.what.split} artist at step {runner.iter + 1}: {line}")
