@@ -18,6 +18,8 @@ _CURES = {
     errno.EROFS: "the file system is read-only; write somewhere else",
     errno.EACCES: "permission denied; make the folder writable or write somewhere else",
     errno.EPERM: "permission denied; make the folder writable or write somewhere else",
+    errno.EIO: "the disk reports an error; check it, or write somewhere else",
+    errno.ENOENT: "its folder cannot be made, or was removed meanwhile; choose another path",
     errno.ENOTDIR: "a part of its path is a file, not a folder; choose another path",
     errno.EEXIST: "a part of its path is a file, not a folder; choose another path",
     errno.EISDIR: "it is a folder; give the name of a file",

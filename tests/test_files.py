@@ -70,6 +70,15 @@ def test_name_at_the_limit_of_the_file_system(tmp_path: Path) -> None:
         temporary.write_text("too long")
 
 
+def test_folder_that_vanishes_meanwhile(tmp_path: Path) -> None:
+    with (
+        pytest.raises(WriteError, match="was removed meanwhile"),
+        atomic_path(tmp_path / "a" / "x") as temporary,
+    ):
+        temporary.parent.rmdir()
+        temporary.write_text("new")
+
+
 def test_an_error_about_another_file_is_not_ours(tmp_path: Path) -> None:
     other = PermissionError(errno.EACCES, "denied", "/somewhere/else.jpg")
     with pytest.raises(PermissionError) as info, atomic_path(tmp_path / "out.txt"):
