@@ -82,9 +82,13 @@ def share_table(
     table.add_column("class")
     table.add_column("area", justify="right")
     for name, share in rows[:_MOST_ROWS]:
-        table.add_row(Text("██", style=colours[name]), Text(name), f"{share:.1%}")
+        table.add_row(Text("██", style=colours[name]), Text(name), _percent(share))
     if len(rows) > _MOST_ROWS:
         rest = rows[_MOST_ROWS:]
-        table.add_row("", f"({len(rest)} more)", f"{sum(share for _, share in rest):.1%}")
-    table.add_row("", "(unlabelled)", f"{unlabelled:.1%}")
+        table.add_row("", f"({len(rest)} more)", _percent(sum(share for _, share in rest)))
+    table.add_row("", "(unlabelled)", _percent(unlabelled))
     Console(stderr=True).print(table)
+
+
+def _percent(share: float) -> str:
+    return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"

@@ -62,7 +62,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--activation",
         choices=("quick_gelu", "gelu"),
-        help="of a --tower file that does not say: quick_gelu (OpenAI, MetaCLIP, DFN), gelu (LAION, DataComp)",
+        help="of a --tower file that does not say: quick_gelu (OpenAI, MetaCLIP, DFN) or gelu (the others)",
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="windows at a time")
