@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -243,11 +242,13 @@ class TextureBank:
     def __init__(self, *key: int, variants: int = 16, size: int = 256) -> None:
         self.names = tuple(TEXTURES)
         self.key, self.variants, self.size = key, variants, size
-        self._picture = lru_cache(maxsize=None)(self._draw)
+        self._drawn: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
-    def _draw(self, texture: int, variant: int) -> NDArray[np.uint8]:
-        rng = random_state(*self.key, texture, variant)
-        return draw_texture(self.names[texture], rng, self.size)
+    def _picture(self, texture: int, variant: int) -> NDArray[np.uint8]:
+        if (texture, variant) not in self._drawn:
+            rng = random_state(*self.key, texture, variant)
+            self._drawn[texture, variant] = draw_texture(self.names[texture], rng, self.size)
+        return self._drawn[texture, variant]
 
     def cut(self, texture: int, size: int, rng: np.random.RandomState) -> NDArray[np.uint8]:
         """A random square of size x size pixels of a random variant, mirrored half of the time."""
