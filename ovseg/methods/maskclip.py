@@ -107,19 +107,24 @@ class MaskCLIP(Method):
         if not self.attention_pooling:
             return features
         tokens = features.taps[-1, "out"]
-        attended = tower.attnpool.attend(tokens, tokens)
+        with_mean = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+        attended = tower.attnpool.attend(tokens, with_mean)
         return replace(features, patches=attended.transpose(1, 2).unflatten(2, features.grid))
 
     def refine(self, scores: Tensor, features: DenseFeatures, tower: Any) -> Tensor:
-        """Prompt denoising, then key smoothing; smoothed patches hold probabilities, others cosines."""
+        """Prompt denoising, then key smoothing."""
         if self.prompt_denoising is not None:
             scores = denoise_prompts(scores, self.prompt_denoising)
         if self.key_smoothing is not None:
-            keys = features.taps[-1, "k"]
-            if features.cls is not None:  # a ViT: its keys go through the output projection too
-                keys = tower.blocks[-1].attn.out_proj(keys[:, 1:])
+            keys = self.smoothing_keys(features, tower)
             scores = smooth_by_keys(scores, keys, self.key_smoothing, self.ks_axis)
         return scores
+
+    @staticmethod
+    def smoothing_keys(features: DenseFeatures, tower: Any) -> Tensor:
+        """(B, h * w, D) keys of the last attention; those of a ViT went through its output projection too."""
+        keys = features.taps[-1, "k"]
+        return keys if features.cls is None else tower.blocks[-1].attn.out_proj(keys[:, 1:])
 
 
 def denoise_prompts(scores: Tensor, threshold: float) -> Tensor:
@@ -142,12 +147,14 @@ def smooth_by_keys(
         scores: (B, Q, h, w) cosine similarity.
         keys: (B, h * w, D).
         threshold: Patches whose best probability is below it are replaced.
-        axis: What the keys are normalised over. The paper means channels. The weights do not sum to one, so
-            smoothed scores are sums, not probabilities; only their order means something.
+        axis: What the keys are normalised over. The paper means channels.
+
+    Returns:
+        (B, Q, h, w): probabilities where a patch is sure. Elsewhere sums, as the weights do not sum to one:
+        only their order means something.
     """
     probabilities = (_SCALE * scores).softmax(dim=1).flatten(2)
     unit = F.normalize(keys.float(), dim=2 if axis == "channels" else 1)
     smoothed = probabilities @ (unit @ unit.transpose(1, 2))
     unsure = probabilities.amax(dim=1, keepdim=True) < threshold
-    # sure patches keep what they had, as in the authors' code
-    return torch.where(unsure, smoothed, scores.flatten(2)).view_as(scores)
+    return torch.where(unsure, smoothed, probabilities).view_as(scores)

@@ -1,0 +1,153 @@
+"""Reading a case file, building its tower, comparing outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovseg.towers.clip import CLIP, CLIPConfig
+from ovseg.towers.clip_resnet import ResNetConfig
+from ovseg.towers.clip_vit import ViTConfig
+from ovseg.towers.layers import Activation, BlockConfig
+from ovseg.towers.text import TextConfig
+from ovseg.vocab.text_bank import TextBank
+from ovseg.vocab.vocabulary import Vocabulary
+
+__all__ = ["Case", "Check", "compare"]
+
+_ACTIVATIONS: Mapping[str, Activation] = {"gelu": "gelu", "quickgelu": "quick_gelu"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One compared quantity.
+
+    Attributes:
+        method: Folder.
+        case: File name without its suffix.
+        quantity: Name of the output.
+        difference: Largest absolute difference; NaN where there is nothing to compare.
+        tolerance: Largest difference that passes.
+        problem: Why nothing could be compared, or "".
+    """
+
+    method: str
+    case: str
+    quantity: str
+    difference: float
+    tolerance: float
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the quantity agrees."""
+        return not self.problem and self.difference <= self.tolerance
+
+    def line(self) -> str:
+        """For the terminal."""
+        verdict = "ok" if self.ok else f"MISS {self.problem}".rstrip()
+        numbers = f"{self.difference:10.2e} {self.tolerance:10.2e}"
+        return f"{self.method:<18} {self.case:<28} {self.quantity:<20} {numbers}  {verdict}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A golden case.
+
+    Attributes:
+        method: Folder.
+        name: File name without its suffix.
+        arrays: Everything in the file but ``meta``.
+        meta: See the README of the golden vectors.
+    """
+
+    method: str
+    name: str
+    arrays: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Case:
+        """Reads an ``.npz``; pickled arrays are refused.
+
+        Raises:
+            ValueError: The file is no case.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            meta = json.loads(str(arrays.pop("meta")))
+        except Exception as error:  # whatever zipfile, numpy and json raise on a damaged file
+            raise ValueError(f"{path} is no readable case ({type(error).__name__}: {error})") from error
+        return cls(path.parent.name, path.stem, arrays, meta)
+
+    def tensor(self, key: str) -> Tensor:
+        """An array of the case."""
+        return torch.from_numpy(self.arrays[key])
+
+    @cached_property
+    def hp(self) -> Mapping[str, Any]:
+        """Hyper-parameters of the method."""
+        return self.meta["hp"]
+
+    def clip(self, **vision: Any) -> CLIP:
+        """The case's visual tower with its weights, beside an empty text tower.
+
+        Args:
+            **vision: Changes of the configuration, see ``CLIPConfig.with_vision``.
+        """
+        arch = self.meta["arch"]
+        dim = arch["embed_dim"]
+        text = TextConfig(BlockConfig(8, 0, 1, 8), vocab_size=1, context_length=1, output_dim=dim)
+        config = CLIPConfig(_vision_config(arch), text)
+        model = CLIP(config.with_vision(**vision) if vision else config)
+        prefix = "sd/visual."
+        weights = {k[len(prefix) :]: self.tensor(k) for k in self.arrays if k.startswith(prefix)}
+        model.visual.load_state_dict(weights)
+        return model.eval()
+
+    def bank(self, key: str = "text") -> TextBank:
+        """The stored text embeddings as one word per class."""
+        rows = self.tensor(key)
+        names = [f"class {k}" for k in range(len(rows))]
+        return TextBank(rows[:, None], True, torch.arange(len(rows)), Vocabulary.of(names))
+
+
+def _vision_config(arch: Mapping[str, Any]) -> ViTConfig | ResNetConfig:
+    size, dim = arch["image_size"], arch["embed_dim"]
+    if isinstance(arch["layers"], list):
+        return ResNetConfig(tuple(arch["layers"]), arch["width"], arch["heads"], size, dim)
+    width = arch["width"]
+    blocks = BlockConfig(width, arch["layers"], arch["heads"], 4 * width, _ACTIVATIONS[arch["act"]])
+    return ViTConfig(blocks, arch["patch"], (size, size), dim)
+
+
+def compare(case: Case, quantity: str, ours: Tensor | None) -> Check:
+    """Compares one output under the rule of the golden vectors.
+
+    Floating point: ``max |ours - golden| <= max(2e-5 * absmax, 20 * (their float32 against their float64))``.
+    Integers: exact.
+    """
+
+    def result(difference: float, tolerance: float, problem: str = "") -> Check:
+        return Check(case.method, case.name, quantity, difference, tolerance, problem)
+
+    golden = case.tensor(quantity)
+    if ours is None:
+        return result(np.nan, np.nan, "not computed")
+    if ours.shape != golden.shape:
+        return result(np.nan, np.nan, f"shape {tuple(ours.shape)} instead of {tuple(golden.shape)}")
+    if not golden.is_floating_point():
+        return result(float((ours.long() - golden.long()).abs().max()), 0.0)
+    absmax = case.meta.get("absmax", {}).get(quantity, float(golden.abs().max()))
+    noise = case.meta.get("f64_maxabs", {}).get(quantity, 0.0)
+    difference = float((ours.double() - golden.double()).abs().max())
+    return result(difference, max(2e-5 * absmax, 20 * noise))

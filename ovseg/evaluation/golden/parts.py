@@ -1,0 +1,126 @@
+"""Small vectors for single parts, from closed-form inputs: ``gen(shape, a, b)[i] = sin(a * i + b)``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ovseg.dense import attention
+from ovseg.dense.pamr import pamr, pamr_affinity
+from ovseg.dense.pos_embed import PosEmbedRule, resize_grid
+from ovseg.dense.readout import AttentionFunction, Readout
+from ovseg.evaluation.golden.case import Check
+from ovseg.methods.maskclip import MaskCLIP
+from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
+from ovseg.towers.layers import BlockConfig
+
+__all__ = ["PARTS", "check_parts"]
+
+_GRID = (2, 3)
+
+
+def gen(shape: tuple[int, ...], a: float, b: float) -> Tensor:
+    """The generator that the vectors were made with."""
+    return torch.sin(a * torch.arange(math.prod(shape), dtype=torch.float64) + b).view(shape)
+
+
+class _TokenTower(VisionTransformer):
+    """The one-block tower of the vectors; its "image" is the tokens that enter the block."""
+
+    def __init__(self) -> None:
+        blocks = BlockConfig(8, 1, 2, 32, "quick_gelu")
+        super().__init__(ViTConfig(blocks, 1, _GRID, 8))
+        block = self.blocks[0]
+        values = {
+            block.attn.in_proj_weight: gen((24, 8), 0.37, 0.1),
+            block.attn.in_proj_bias: gen((24,), 0.53, 0.2),
+            block.attn.out_proj.weight: gen((8, 8), 0.29, 0.4),
+            block.attn.out_proj.bias: gen((8,), 0.41, 0.6),
+            block.mlp.c_fc.weight: gen((32, 8), 0.31, 0.7),
+            block.mlp.c_fc.bias: gen((32,), 0.47, 0.8),
+            block.mlp.c_proj.weight: gen((8, 32), 0.23, 0.9),
+            block.mlp.c_proj.bias: gen((8,), 0.59, 1.0),
+            block.ln_1.weight: 1 + 0.1 * gen((8,), 0.61, 1.1),
+            block.ln_1.bias: 0.1 * gen((8,), 0.67, 1.2),
+            block.ln_2.weight: 1 + 0.1 * gen((8,), 0.73, 1.3),
+            block.ln_2.bias: 0.1 * gen((8,), 0.79, 1.4),
+        }
+        for parameter, value in values.items():
+            parameter.data = value
+
+    def grid_of(self, image: Tensor) -> tuple[int, int]:
+        return _GRID
+
+    def embed(self, image: Tensor, rule: PosEmbedRule = "bicubic_antialias") -> Tensor:
+        return image
+
+    def read(self, readout: Readout) -> Tensor:
+        """(7, 1, 8): the class token and the patches after the rewritten block."""
+        tokens = gen((7, 1, 8), 0.71, 0.3).transpose(0, 1)
+        features = self.forward_dense(tokens, readout)
+        assert features.cls is not None
+        return torch.cat([features.cls[:, None], features.patches.flatten(2).transpose(1, 2)], 1).transpose(
+            0, 1
+        )
+
+
+def _attention(function: AttentionFunction) -> Tensor:
+    return _TokenTower().read(Readout(function, residual="none", mlp=False, tail=False))
+
+
+def _readout(residual: str) -> Tensor:
+    readout = MaskCLIP().readout
+    return _TokenTower().read(Readout(readout.attention, residual, mlp=True, tail=False))  # type: ignore[arg-type]
+
+
+def _pamr() -> Tensor:
+    affinity = pamr_affinity(gen((3, 6, 7), 0.37, 0.1), (1, 2))
+    return pamr(0.5 + 0.5 * gen((2, 6, 7), 0.53, 0.2), affinity, (1, 2), 2)[None]
+
+
+def _positions(rule: PosEmbedRule) -> Tensor:
+    return resize_grid(gen((1, 1, 3, 3), 0.9, 0.1), (5, 7), rule)
+
+
+PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
+    "qk_attention_out": (lambda: _attention(attention.query_key), 1e-6),
+    "clearclip_attention_out": (lambda: _attention(attention.query_query), 1e-6),
+    "maskclip_readout": (lambda: _readout("own"), 1e-6),
+    "catseg_readout": (lambda: _readout("cls"), 1e-5),  # the reference's LayerNorm is float32
+    "pamr": (_pamr, 1e-6),
+    "pos_resize_A": (lambda: _positions("bicubic_offset"), 1e-6),
+    "pos_resize_B": (lambda: _positions("bicubic"), 1e-6),
+    "pos_resize_C": (lambda: _positions("bicubic_antialias"), 1e-6),
+}
+"""What we have, by the vectors' names: the computation and the tolerance."""
+
+
+@torch.no_grad()
+def check_parts(path: Path) -> tuple[list[Check], list[str]]:
+    """Checks the vectors of a file.
+
+    Returns:
+        The checks, and the names of vectors for which there is no part yet.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    try:
+        vectors = json.loads(path.read_text("utf-8"))
+        golden = {
+            name: torch.tensor(v["values"], dtype=torch.float64).view(v["shape"])
+            for name, v in vectors.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no vectors ({type(error).__name__}: {error})") from error
+    checks = []
+    for name in sorted(PARTS.keys() & golden.keys()):
+        compute, tolerance = PARTS[name]
+        difference = float((compute() - golden[name]).abs().max())
+        checks.append(Check("parts", name, "values", difference, tolerance))
+    return checks, sorted(golden.keys() - PARTS.keys())
