@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BENCH ?= text image decision startup
+BENCH ?= $(filter-out __init__ harness,$(basename $(notdir $(wildcard ovseg/benchmark/*.py))))
 
 .PHONY: help demo test lint bench clean
 .DEFAULT_GOAL := help
