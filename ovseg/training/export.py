@@ -31,8 +31,7 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path) -> CLIP
     cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
     arguments = {key: value for key, value in cfg.to_dict()["model"].items() if key != "type"}
     model = CLIPPretrainer(**arguments)
-    # mmengine's checkpoints hold the history of its message hub, which the safe loader does not take
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     if state["token_ids"].tolist() != model.token_ids.tolist():
         raise ValueError(f"{checkpoint} was trained on other words than this version of EmojiScenes has")
     model.load_state_dict(state)
@@ -60,7 +59,7 @@ def export_tower(
 
     Args:
         config: Of the training.
-        checkpoint: mmengine's ``.pth``. It is unpickled: only name files of your own.
+        checkpoint: Of ``AtomicRunner``.
         name: ``<tower>.<tag>``.
         folder: Where to.
         card: What the model card says beyond ``model_card``: figures, images seen.

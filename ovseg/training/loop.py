@@ -84,7 +84,7 @@ def _one_thread(worker: int) -> None:
 
 
 class PretrainHook(Hook):
-    """Starts the patch projection from the data, and keeps the temperature in bounds.
+    """Starts the patch projection from the data, bounds the temperature, and keeps checkpoints plain.
 
     Args:
         batches: Number of batches whose patches are whitened.
@@ -105,6 +105,12 @@ class PretrainHook(Hook):
         size = min(image.shape[1] for image in images)
         small = torch.cat([model.normalise(image[:, :size, :size]) for image in images])
         whiten_patches(model.visual.conv1, small)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Leaves out the log's history, whose objects torch's safe loader refuses; it is in the log files."""
+        hub = checkpoint["message_hub"]
+        plain = {key: value for key, value in hub["runtime_info"].items() if key != "eta"}
+        checkpoint["message_hub"] = {"log_scalars": {}, "runtime_info": plain, "resumed_keys": {}}
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         clamp_scale(runner.model.clip.logit_scale)
