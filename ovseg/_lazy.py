@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["F", "torch"]
+__all__ = ["F", "import_now", "torch"]
 
 
 class _LazyModule:
@@ -20,6 +20,16 @@ class _LazyModule:
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(importlib.import_module(self._name), attribute)
+
+
+def import_now() -> None:
+    """Imports what the names here stand for, so that using them is a plain attribute access from now on.
+
+    Towers call it: ``torch.compile`` cannot follow an import in the middle of a forward pass.
+    """
+    for module in (torch, F):
+        if isinstance(module, _LazyModule):
+            vars(module).update(vars(importlib.import_module(module._name)))
 
 
 if TYPE_CHECKING:

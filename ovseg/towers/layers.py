@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovseg._lazy import import_now
+
 __all__ = ["Activation", "Attention", "Block", "BlockConfig", "LayerScale", "Transformer"]
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 _QUICK = 1.702
+import_now()  # attention functions are about to be run
 
 
 @dataclass(frozen=True)
