@@ -17,6 +17,8 @@ from ovseg.towers.table import tower_info
 
 __all__ = ["ZooRow", "get_method", "list_methods", "list_models", "nearest", "zoo", "zoo_row"]
 
+_SHARED = {"method", "registry", "segmenter"}  # files beside the methods; the last one imports torch
+
 
 @dataclass(frozen=True)
 class ZooRow:
@@ -52,8 +54,9 @@ def is_emoji(tower: str) -> bool:
 def _methods() -> dict[str, type[Method]]:
     """Every subclass of Method that a file of this package defines."""
     found = {}
-    for module_info in pkgutil.iter_modules(ovseg.methods.__path__):
-        module = importlib.import_module(f"ovseg.methods.{module_info.name}")
+    files = {module.name for module in pkgutil.iter_modules(ovseg.methods.__path__)} - _SHARED
+    for name in sorted(files):
+        module = importlib.import_module(f"ovseg.methods.{name}")
         for value in vars(module).values():
             own = isinstance(value, type) and value.__module__ == module.__name__
             if own and issubclass(value, Method) and value is not Method:
