@@ -234,8 +234,8 @@ def tower_info(name: str) -> TowerInfo:
     found = known.get(name) or ("." in name and _from_open_clip(name)) or None
     if found:
         return found
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    near = near or [row for row in known if row.startswith(name.split(".")[0])][:4]
+    near = [row for row in known if row.startswith(f"{name}.")]
+    near = near or difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     raise ValueError(f"unknown tower {name!r}; near: {', '.join(near) or 'none'} (list_towers() gives all)")
 
 

@@ -170,10 +170,8 @@ def _weight_file(path: Path) -> tuple[Path, Path | None]:
             for weight in weights:
                 if (path / weight).is_file():
                     return path / weight, path / config
-            sharded = " (weights in several shards must be joined first)" * bool(
-                list(path.glob("*.index.json"))
-            )
-            raise FileNotFoundError(f"{path} holds {config} but none of {', '.join(weights)}{sharded}")
+            wanted = " or ".join(weights)
+            raise FileNotFoundError(f"{path} holds {config} but no {wanted}; join shards into one file")
     raise FileNotFoundError(f"{path} holds neither {' nor '.join(_FOLDERS)}; give the weight file itself")
 
 

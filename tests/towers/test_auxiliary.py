@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ovseg.dense.features import DenseFeatures
+from ovseg.towers import auxiliary
+from ovseg.towers.auxiliary import (
+    AuxiliaryTower,
+    auxiliary_tower,
+    list_auxiliary_towers,
+    register_auxiliary,
+)
+
+
+class Toy(nn.Module):
+    """A patch embedding with its own normalisation."""
+
+    stride = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 8, 8)
+
+    def forward(self, image01, taps=()):
+        maps = self.conv(image01 * 2 - 1)
+        tokens = maps.flatten(2).transpose(1, 2)
+        return DenseFeatures(maps, None, self.stride, "width", {tap: tokens for tap in taps})
+
+
+@pytest.fixture
+def built(monkeypatch):
+    monkeypatch.setattr(auxiliary, "_builders", {})
+    monkeypatch.setattr(auxiliary, "_built", {})
+    count = []
+
+    @register_auxiliary("toy_vit_s8")
+    def build() -> AuxiliaryTower:
+        count.append(1)
+        return Toy()
+
+    return count
+
+
+def test_a_tower_is_built_once_when_it_is_first_needed(built):
+    assert list_auxiliary_towers() == ["toy_vit_s8"] and built == []
+    tower = auxiliary_tower("toy_vit_s8")
+    assert auxiliary_tower("toy_vit_s8") is tower and built == [1]
+    assert isinstance(tower, AuxiliaryTower)
+
+
+def test_it_is_frozen_and_returns_features_of_its_own_width(built):
+    tower = auxiliary_tower("toy_vit_s8")
+    assert not tower.training and not any(p.requires_grad for p in tower.parameters())
+    dense = tower(torch.rand(2, 3, 20, 33), taps=((-1, "k"),))
+    assert (dense.grid, dense.stride, dense.space) == ((2, 4), 8, "width")
+    assert dense.taps[-1, "k"].shape == (2, 8, 5) and not dense.patches.requires_grad
+
+
+def test_names_are_unique_and_unknown_ones_list_the_near_ones(built):
+    with pytest.raises(ValueError, match="registered already"):
+        register_auxiliary("toy_vit_s8")(Toy)
+    with pytest.raises(ValueError, match=r"'toy_vit_b8'; near: toy_vit_s8"):
+        auxiliary_tower("toy_vit_b8")
