@@ -59,7 +59,7 @@ class PatchDropout:
     """Drops patches of texture to save time.
 
     Attributes:
-        keep: Share of the patches that stay; those that show objects stay first.
+        keep: Share of the patches that stay; those that show objects stay first, where masks may be used.
         until: First step with all patches.
     """
 
@@ -161,7 +161,9 @@ class CLIPPretrainer(BaseModel):
         if step >= self.dropout.until or self.dropout.keep >= 1:
             return None
         texture = targets.shares[..., 0]  # (B, P)
-        order = torch.rand(texture.shape, generator=generator) + (texture < 0.85)
+        order = torch.rand(texture.shape, generator=generator)
+        if self.weights.dense:  # a training on pairs must not look at masks
+            order = order + (texture < 0.85)
         return order.topk(int(self.dropout.keep * texture.shape[1]), dim=1).indices
 
     def _positions(self, grid: tuple[int, int], generator: torch.Generator) -> Tensor:

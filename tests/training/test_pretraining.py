@@ -237,8 +237,20 @@ def test_a_few_steps_reduce_every_loss(batches):
 
 
 def test_pairs_alone_use_no_mask(batches):
-    losses = pretrainer(weights={"region": 0, "patch": 0})(**tensors(batches[0]))
+    model = pretrainer(weights={"region": 0, "patch": 0}, dropout={"keep": 0.5, "until": 9})
+    batch = tensors(batches[0])
+    losses = model(**batch)
     assert set(losses) == {"loss_caption", "loss_name"}
+    other = model(**{**batch, "instances": torch.zeros_like(batch["instances"])})
+    assert all(torch.equal(losses[key], other[key]) for key in losses)
+
+
+def test_both_configs_describe_a_model():
+    for name, dense in (("clip_vit_tiny", True), ("clip_vit_tiny_pairs", False)):
+        cfg = Config.fromfile(str(CONFIG.with_name(f"{name}.py"))).to_dict()["model"]
+        model = CLIPPretrainer(**{key: value for key, value in cfg.items() if key != "type"})
+        assert model.weights.dense is dense
+        assert model.visual.config.grid == (28, 28)
 
 
 def test_sampler_goes_on_where_a_resume_left_off():

@@ -1,186 +1,38 @@
 """Installs the drawings of EmojiScenes from npm and renders them into one file.
 
-    python tools/prepare/emoji.py [--out FOLDER] [--size 128]
-
 Needs ``npm`` and ``pip install ovseg[emoji]``. Writes ``drawings.npz`` and ``CARD.md`` (sources, versions,
-licences, attribution) into FOLDER, by default ``$OVSEG_CACHE/emoji`` or ``~/.cache/ovseg/emoji``.
+licences, attribution) into a folder, by default ``$OVSEG_CACHE/emoji`` or ``~/.cache/ovseg/emoji``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import shutil
-import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from ovseg.datasets.emoji import ARTISTS, Artist, Word, default_path, word_table
-
-_MARGIN = 0.02  # of the size, so that rotated drawings keep soft edges
-_MIN_COVER = 0.02  # drawings that cover less are blank or a hairline
-Names = dict[str, list[str]]
+from ovseg.datasets.emoji import default_path
+from ovseg.datasets.emoji.demo import write_demo
+from ovseg.datasets.emoji.preparation import prepare
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=default_path().parent)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=default_path().parent, metavar="FOLDER")
     parser.add_argument("--size", type=int, default=128, help="pixels of a drawing (default 128)")
+    parser.add_argument("--demo", type=Path, metavar="FOLDER", help="write the demo scenes there instead")
     args = parser.parse_args(argv)
     if args.size % 4:
         parser.error("--size must be a multiple of 4")
-    modules = install(args.out / "npm")
-    for artist in ARTISTS:
-        check_licence(modules, artist)
-    counts = render_all(modules, args.out / "drawings.npz", args.size)
-    (args.out / "CARD.md").write_text(data_card(counts), encoding="utf-8")
-    print(f"{sum(counts.values())} drawings: {args.out / 'drawings.npz'}, card: {args.out / 'CARD.md'}")
+    try:
+        if args.demo:
+            write_demo(args.demo, args.out / "demo")
+        else:
+            counts = prepare(args.out, args.size)
+            print(f"{sum(counts.values())} drawings: {args.out / 'drawings.npz'}")
+    except RuntimeError as error:
+        parser.exit(1, f"{error}\n")
     return 0
-
-
-def install(folder: Path) -> Path:
-    """``npm install`` of exactly the pinned versions, without running anything of theirs."""
-    if shutil.which("npm") is None:
-        raise SystemExit("npm is not installed: it comes with Node.js (https://nodejs.org)")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "package.json").write_text('{"private": true}\n')
-    pinned = [f"{artist.package}@{artist.version}" for artist in ARTISTS]
-    flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"]
-    subprocess.run(["npm", "install", *flags, *pinned], cwd=folder, check=True)
-    return folder / "node_modules"
-
-
-def check_licence(modules: Path, artist: Artist) -> None:
-    """Stops if a package does not state the licence and version that we rely on."""
-    folder = modules / artist.package
-    stated = json.loads((folder / "package.json").read_text())
-    licence = stated.get("license")
-    if (folder / "info.json").is_file():
-        licence = json.loads((folder / "info.json").read_text())["license"]["spdx"]
-    if (stated["version"], licence) != (artist.version, artist.licence):
-        raise SystemExit(
-            f"{artist.package}: expected {artist.version} under {artist.licence}, "
-            f"found {stated['version']} under {licence}"
-        )
-
-
-def render_all(modules: Path, path: Path, size: int) -> Counter[str]:
-    """Renders every drawing of every word into ``path``; returns their number by artist."""
-    codes = json.loads((modules / "@iconify-json/twemoji/chars.json").read_text())
-    code_of = {name: code for code, name in reversed(codes.items())}
-    pixels: list[NDArray[np.uint8]] = []
-    words: list[int] = []
-    artists: list[str] = []
-    for artist in ARTISTS:
-        reader = _photos if artist.name == "fluent-3d" else _vectors
-        source = reader(modules / artist.package, artist, code_of, size)
-        for index, image in source:
-            if (drawing := fit(image, size)) is not None:
-                pixels.append(drawing)
-                words.append(index)
-                artists.append(artist.name)
-        print(f"{artist.name}: {artists.count(artist.name)} drawings", flush=True)
-    names = [word.name for word in word_table().words]
-    np.savez_compressed(
-        path, pixels=np.stack(pixels), words=np.array(words, np.int16), artists=np.array(artists),
-        word_names=np.array(names),
-    )  # fmt: skip
-    return Counter(artists)
-
-
-def _vectors(
-    folder: Path, artist: Artist, code_of: dict[str, str], size: int
-) -> Iterator[tuple[int, Image.Image]]:
-    """(word index, RGBA image) of an Iconify set."""
-    icons = json.loads((folder / "icons.json").read_text())
-    names = _names(icons)
-    for index, word in enumerate(word_table().words):
-        for icon in dict.fromkeys(_icons_of(word, artist, names)):
-            yield index, _render(icons, icon, 2 * size)
-
-
-def _photos(
-    folder: Path, artist: Artist, code_of: dict[str, str], size: int
-) -> Iterator[tuple[int, Image.Image]]:
-    """(word index, RGBA image) of a folder of pictures named by code points."""
-    files = {path.stem.replace("-fe0f", ""): path for path in sorted((folder / "assets").glob("*.webp"))}
-    for index, word in enumerate(word_table().words):
-        for name in word.cldr:
-            code = code_of.get(name, "").replace("-fe0f", "")
-            if code in files:
-                yield index, Image.open(files[code]).convert("RGBA")
-
-
-def _names(icons: dict[str, Any]) -> Names:
-    """Icon names by CLDR name: some sets number several drawings of one name, "apple-1", "apple-2"."""
-    table: Names = {}
-    for name in [*icons["icons"], *icons.get("aliases", {})]:
-        table.setdefault(re.sub(r"-\d$", "", name), []).append(name)
-    return table
-
-
-def _icons_of(word: Word, artist: Artist, names: Names) -> Iterator[str]:
-    if artist.name == "fxemoji":
-        yield from (name for name in word.fxemoji if name in names)
-    else:
-        for name in word.cldr:
-            yield from names.get(name, ())
-
-
-def _render(icons: dict[str, Any], name: str, size: int) -> Image.Image:
-    import resvg_py
-
-    while name in icons.get("aliases", {}):
-        name = icons["aliases"][name]["parent"]
-    icon = icons["icons"][name]
-    width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
-    svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {width} {height}" width="{size}" height="{size}">{icon["body"]}</svg>'
-    )
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True))
-    return Image.open(BytesIO(png)).convert("RGBA")
-
-
-def fit(image: Image.Image, size: int) -> NDArray[np.uint8] | None:
-    """Cut to what is drawn, centred on a square of ``size`` pixels; None if next to nothing is drawn."""
-    box = image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
-    if box is None or (np.asarray(image.getchannel("A")) > 127).mean() < _MIN_COVER:
-        return None
-    image = image.crop(box)
-    side = round(max(image.size) * (1 + 2 * _MARGIN))
-    square = Image.new("RGBA", (side, side))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def data_card(counts: Counter[str]) -> str:
-    """Markdown: where the drawings come from and what their licences ask."""
-    rows = "\n".join(
-        f"| {a.name} | {a.package} {a.version} | {a.licence} | {a.split} | {counts[a.name]} "
-        f"| {a.attribution} |"
-        for a in ARTISTS
-    )
-    table = word_table()
-    groups = ", ".join(f"{len(table.select(g))} {g}" for g in ("base", "novel", "unknown"))  # type: ignore[arg-type]
-    return (
-        "# EmojiScenes: drawings\n\n"
-        f"Words: {groups}; names and synonyms from Unicode CLDR's emoji names and tags\n"
-        "(Unicode licence v3).\n"
-        "Drawings are cut to their content and scaled; scenes recolour, turn and combine them.\n\n"
-        "| artist | npm package | licence | split | drawings | attribution |\n"
-        "|---|---|---|---|---|---|\n" + rows + "\n"
-    )
 
 
 if __name__ == "__main__":
