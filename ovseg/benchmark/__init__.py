@@ -1,0 +1,1 @@
+"""Benchmarks: a module each, with ``run()`` that yields measurements; ``tools/benchmark.py NAME`` runs it."""

@@ -1,0 +1,189 @@
+"""How this project measures: ratios, both sides in one process, same inputs, outputs compared.
+
+A benchmark is a module ``ovseg/benchmark/<name>.py`` with a function ``run()`` that yields records::
+
+    def run() -> Iterator[dict[str, Any]]:
+        image = torch.rand(1, 3, 448, 448)
+        yield compare("image.forward", lambda: ours(image), lambda: theirs(image), repeats=7, size=448)
+        yield record("image.memory", peak_mb=peak_memory(prepare_forward, size=448) / 2**20)
+
+``python tools/benchmark.py image`` prints each as a line of JSON. Nothing here judges a figure; tests and
+readers do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["compare", "max_difference", "peak_memory", "record", "time_command", "time_ms"]
+
+
+def compare(
+    name: str,
+    ours: Callable[[], Any],
+    reference: Callable[[], Any],
+    *,
+    repeats: int = 5,
+    difference: Callable[[Any, Any], float] | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Times two ways to the same result, in turn (A B A B), after one run of each to warm up.
+
+    Other processes slow both sides of a turn alike, so the ratio holds where the times do not.
+
+    Args:
+        name: ``benchmark.measurement``.
+        ours: One run of this package; its result is compared.
+        reference: One run of what it is measured against.
+        repeats: Turns that are timed.
+        difference: Of the two results; default :func:`max_difference`.
+        **parameters: What was measured (sizes, counts), copied into the record.
+
+    Returns:
+        A record with ``ours_ms`` and ``reference_ms`` (medians), ``ratio`` (reference over ours: how many
+        times faster we are), ``ratio_range`` (least and greatest over the turns) and ``difference``.
+    """
+    gap = (difference or max_difference)(ours(), reference())
+    turns = [(_once(ours), _once(reference)) for _ in range(repeats)]
+    ours_ms, reference_ms = (statistics.median(side) for side in zip(*turns))
+    ratios = [theirs / own for own, theirs in turns]
+    return record(
+        name,
+        ours_ms=_round(ours_ms),
+        reference_ms=_round(reference_ms),
+        ratio=_round(reference_ms / ours_ms),
+        ratio_range=[_round(min(ratios)), _round(max(ratios))],
+        difference=gap,
+        repeats=repeats,
+        **parameters,
+    )
+
+
+def record(name: str, **figures: Any) -> dict[str, Any]:
+    """Figures with the machine they were taken on: threads, load, versions, processor."""
+    import torch
+
+    return {
+        "name": name,
+        **figures,
+        "threads": torch.get_num_threads(),
+        "load": _round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": _cpu_name(),
+    }
+
+
+def time_ms(run: Callable[[], Any], *, repeats: int = 5) -> float:
+    """Median time of a run in milliseconds, after one to warm up."""
+    run()
+    return _round(statistics.median(_once(run) for _ in range(repeats)))
+
+
+def time_command(argv: Sequence[str], *, repeats: int = 5) -> float:
+    """Median wall time in milliseconds of a command in a process of its own, after one run to warm up.
+
+    Raises:
+        RuntimeError: It does not end with exit code 0; its last words are quoted.
+    """
+
+    def run() -> None:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-500:]}")
+
+    return time_ms(run, repeats=repeats)
+
+
+def peak_memory(prepare: Callable[..., Callable[[], Any]], **arguments: Any) -> int:
+    """Bytes that a step adds to the peak memory of a process.
+
+    A fresh process prepares and does the step; another only prepares; the difference of their peaks is the
+    answer.
+
+    Args:
+        prepare: Function at the top level of a module that makes what the step needs and returns the step.
+        **arguments: For ``prepare``; JSON values.
+
+    Raises:
+        RuntimeError: A process failed; its last words are quoted.
+    """
+    return _child_peak(prepare, arguments, step=True) - _child_peak(prepare, arguments, step=False)
+
+
+def max_difference(ours: Any, reference: Any) -> float:
+    """Greatest absolute difference of two tensors or arrays of one shape.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    import numpy as np
+
+    a, b = (np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in (ours, reference))
+    if a.shape != b.shape:
+        raise ValueError(f"results of shapes {a.shape} and {b.shape} cannot be compared")
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
+
+
+def _once(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _child_peak(prepare: Callable[..., Any], arguments: dict[str, Any], *, step: bool) -> int:
+    import torch
+
+    job = [prepare.__module__, prepare.__qualname__, arguments, step, torch.get_num_threads()]
+    code = "from ovseg.benchmark.harness import _child; _child()"
+    argv = [sys.executable, "-c", code, json.dumps(job)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{prepare.__qualname__} failed in its own process: {done.stderr[-500:]}")
+    return int(done.stdout.split()[-1])
+
+
+def _child() -> None:
+    module, function, arguments, step, threads = json.loads(sys.argv[1])
+    import torch
+
+    torch.set_num_threads(threads)
+    run = getattr(importlib.import_module(module), function)(**arguments)
+    if step:
+        run()
+    print(_peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """Peak resident memory of this process."""
+    status = Path("/proc/self/status")
+    if (
+        status.is_file()
+    ):  # Linux carries the parent's peak over into ru_maxrss of a child; VmHWM is the child's own
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
