@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -34,7 +35,7 @@ def _commands(run: bool) -> list[list[str]]:
 def folder(tmp_path_factory) -> Path:
     """The files that the README speaks of."""
     path = tmp_path_factory.mktemp("readme")
-    scene = sorted(_SCENES.glob("*.png"))[0]
+    scene = _SCENES / json.loads((_SCENES / "scenes.json").read_text(encoding="utf-8"))[0]["file"]
     shutil.copy(scene, path / "drawing.png")
     (path / "drawings").mkdir()
     shutil.copy(scene, path / "drawings")
