@@ -1,4 +1,4 @@
-"""Makes the picture of the README, ``docs/images/demo.png``: the shipped scenes beside what ``ovseg demo`` draws.
+"""Makes the picture of the README, ``docs/images/demo.png``: the demo scenes beside their overlays.
 
 python tools/demo_picture.py
 """
