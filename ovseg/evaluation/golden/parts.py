@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ovseg.dense import attention
+from ovseg.dense.operators import pool
 from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.pos_embed import PosEmbedRule, resize_grid
 from ovseg.dense.readout import AttentionFunction, Readout
@@ -83,6 +84,11 @@ def _pamr() -> Tensor:
     return pamr(0.5 + 0.5 * gen((2, 6, 7), 0.53, 0.2), affinity, (1, 2), 2)[None]
 
 
+def _dinoiser_pool() -> Tensor:
+    features, guide = gen((1, 4, 2, 3), 0.45, 0.2), gen((1, 12, 6), 0.33, 0.1)
+    return pool(features, guide.unflatten(2, _GRID), 0.2).flatten(2)
+
+
 def _positions(rule: PosEmbedRule) -> Tensor:
     return resize_grid(gen((1, 1, 3, 3), 0.9, 0.1), (5, 7), rule)
 
@@ -93,6 +99,7 @@ PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
     "maskclip_readout": (lambda: _readout("own"), 1e-6),
     "catseg_readout": (lambda: _readout("cls"), 1e-5),  # the reference's LayerNorm is float32
     "pamr": (_pamr, 1e-6),
+    "dinoiser_pool": (_dinoiser_pool, 1e-6),
     "pos_resize_A": (lambda: _positions("bicubic_offset"), 1e-6),
     "pos_resize_B": (lambda: _positions("bicubic"), 1e-6),
     "pos_resize_C": (lambda: _positions("bicubic_antialias"), 1e-6),

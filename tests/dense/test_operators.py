@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from ovseg.dense import operators
+from ovseg.dense.operators import pool
+
+
+def naive_pool(features, guide, gamma):
+    unit = F.normalize(guide, dim=1).flatten(2)
+    weights = torch.einsum("bcm,bcn->bmn", unit, unit)
+    if gamma:
+        weights[weights < gamma] = 0
+        weights[weights < 0] = 0
+    pooled = torch.einsum("bmn,bcn->bcm", weights, features.flatten(2))
+    return (pooled / (weights.sum(-1)[:, None] + 1e-6)).view_as(features)
+
+
+def test_pool_equals_the_whole_matrix_in_any_number_of_blocks(monkeypatch):
+    torch.manual_seed(0)
+    features, guide = torch.randn(2, 5, 6, 7), torch.randn(2, 8, 6, 7)
+    for elements in (1, 300, 1 << 20):
+        monkeypatch.setattr(operators, "_BLOCK_ELEMENTS", elements)
+        for gamma in (0.2, 0.0, None):
+            expected = naive_pool(features, guide, gamma)
+            torch.testing.assert_close(pool(features, guide, gamma), expected, atol=2e-4, rtol=2e-4)
+
+
+def test_pool_with_a_high_threshold_keeps_features_that_are_unlike():
+    torch.manual_seed(0)
+    features = torch.randn(1, 4, 3, 3)
+    torch.testing.assert_close(pool(features, torch.randn(1, 64, 3, 3), 0.99), features, atol=1e-5, rtol=1e-5)
+
+
+def test_pool_takes_the_mean_over_positions_of_one_kind():
+    guide = torch.zeros(1, 2, 1, 4)
+    guide[0, 0, 0, :2] = guide[0, 1, 0, 2:] = 3.0
+    features = torch.tensor([1.0, 3.0, 10.0, 20.0]).view(1, 1, 1, 4)
+    expected = torch.tensor([2.0, 2.0, 15.0, 15.0]).view(1, 1, 1, 4)
+    torch.testing.assert_close(pool(features, guide, 0.2), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_pool_carries_gradients_to_both():
+    features = torch.randn(1, 4, 3, 3, requires_grad=True)
+    guide = torch.randn(1, 6, 3, 3, requires_grad=True)
+    pool(features, guide, 0.1).sum().backward()
+    assert features.grad.abs().sum() > 0 and guide.grad.abs().sum() > 0
