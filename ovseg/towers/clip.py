@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ovseg.towers.clip_resnet import ModifiedResNet, ResNetConfig
 from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
@@ -51,6 +52,18 @@ class CLIPConfig:
         return replace(self, vision=replace(vision, **changes))
 
 
+class _SkipInit(TorchFunctionMode):
+    """Leaves out ``torch.nn.init``: random numbers on the meta device make torch import for two seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 class CLIP(nn.Module):
     """Vision tower, text tower and temperature.
 
@@ -69,6 +82,12 @@ class CLIP(nn.Module):
         self.text = TextTransformer(config.text)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
+    @classmethod
+    def without_values(cls, config: CLIPConfig) -> CLIP:
+        """A CLIP on the meta device, to be given a state dict with ``assign=True``: costs no memory or time."""
+        with torch.device("meta"), _SkipInit():
+            return cls(config)
+
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to embeddings (B, C), not normalised."""
         return self.visual(image)
@@ -82,8 +101,7 @@ class CLIP(nn.Module):
 
         For code that ran weights with another activation or epsilon than they were trained with.
         """
-        with torch.device("meta"):
-            other = CLIP(config)
+        other = CLIP.without_values(config)
         other.load_state_dict(self.state_dict(keep_vars=True), assign=True)
         return other.train(self.training)
 

@@ -76,15 +76,16 @@ class AttentionPool2d(nn.Module):
 
     def __init__(self, grid: int, channels: int, heads: int, output_dim: int) -> None:
         super().__init__()
-        self.positional_embedding = nn.Parameter(torch.randn(grid**2 + 1, channels) / channels**0.5)
+        self.positional_embedding = nn.Parameter(torch.empty(grid**2 + 1, channels))
         self.k_proj = nn.Linear(channels, channels)
         self.q_proj = nn.Linear(channels, channels)
         self.v_proj = nn.Linear(channels, channels)
         self.c_proj = nn.Linear(channels, output_dim)
         self.grid = grid
         self.heads = heads
-        for layer in (self.q_proj, self.k_proj, self.v_proj, self.c_proj):
-            nn.init.normal_(layer.weight, std=channels**-0.5)
+        layers = (self.q_proj, self.k_proj, self.v_proj, self.c_proj)
+        for value in (self.positional_embedding, *(layer.weight for layer in layers)):
+            nn.init.normal_(value, std=channels**-0.5)
 
     def forward(self, x: Tensor, pos_embed: PosEmbedRule = "bicubic_antialias") -> Tensor:
         """Pools maps (B, C, h, w) to (B, output_dim).

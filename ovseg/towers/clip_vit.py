@@ -57,14 +57,15 @@ class VisionTransformer(nn.Module):
         self.config = config
         width, patch = config.blocks.width, config.patch_size
         tokens = 1 + config.grid[0] * config.grid[1]
-        std = width**-0.5
         self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
-        self.class_embedding = nn.Parameter(std * torch.randn(width))
-        self.positional_embedding = nn.Parameter(std * torch.randn(tokens, width))
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(tokens, width))
         self.ln_pre = nn.LayerNorm(width, eps=config.blocks.ln_eps) if config.pre_norm else nn.Identity()
         self.transformer = Transformer(config.blocks)
         self.ln_post = nn.LayerNorm(width, eps=config.blocks.ln_eps)
-        self.proj = nn.Parameter(std * torch.randn(width, config.output_dim))
+        self.proj = nn.Parameter(torch.empty(width, config.output_dim))
+        for value in (self.class_embedding, self.positional_embedding, self.proj):
+            nn.init.normal_(value, std=width**-0.5)
 
     @property
     def blocks(self) -> list[Block]:

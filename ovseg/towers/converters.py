@@ -59,7 +59,13 @@ def convert(state_dict: Mapping[str, Tensor]) -> StateDict:
     Raises:
         ValueError: The layout is not recognised, or a name in it is not part of the layout.
     """
-    return _CONVERTERS[recognise(state_dict)](state_dict)
+    return _with_counters(_CONVERTERS[recognise(state_dict)](state_dict))
+
+
+def _with_counters(state_dict: StateDict) -> StateDict:
+    """BatchNorm's step counters, where they were not saved: nothing but training reads them."""
+    stems = [name.removesuffix("running_var") for name in state_dict if name.endswith("running_var")]
+    return {f"{stem}num_batches_tracked": torch.tensor(0) for stem in stems} | state_dict
 
 
 def convert_open_clip(state_dict: Mapping[str, Tensor]) -> StateDict:

@@ -48,7 +48,8 @@ class TextTransformer(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, width))
         self.transformer = Transformer(config.blocks)
         self.ln_final = nn.LayerNorm(width, eps=config.blocks.ln_eps)
-        self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, config.output_dim))
+        self.text_projection = nn.Parameter(torch.empty(width, config.output_dim))
+        nn.init.normal_(self.text_projection, std=width**-0.5)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
 
@@ -64,7 +65,8 @@ class TextTransformer(nn.Module):
         """Text embeddings (B, C), not normalised.
 
         A causal tower is run only up to the last end-of-text position of the batch: what follows cannot reach
-        the token that is read out, so the result is the same.
+        the token that is read out, so the result is the same. (Under ``torch.compile`` all positions are run:
+        a length that depends on the data would break the graph.)
 
         Args:
             tokens: (B, L) integer ids, L at most ``context_length``.
@@ -78,7 +80,7 @@ class TextTransformer(nn.Module):
                 f"{self.config.context_length}; shorten the prompt"
             )
         ends = self.end_positions(tokens)
-        if self.config.causal and len(tokens):
+        if self.config.causal and len(tokens) and not torch.compiler.is_compiling():
             tokens = tokens[:, : int(ends.max()) + 1]
         x = self.token_embedding(tokens)
         x = x + self.positional_embedding[: tokens.shape[1]].to(x.dtype)

@@ -59,7 +59,8 @@ def load_clip(
         device: Where the model goes.
         dtype: Of its parameters; None for float32, whatever the file holds.
         allow_download: False to fail where the weights are not on this machine.
-        arch: Only for files: open_clip's name of the architecture, if it cannot be told from the shapes.
+        arch: Only for files: open_clip's name of the architecture; by default it is told from the
+            configuration beside the weights, or from their shapes.
         activation: Only needed for files that neither come with a configuration nor are OpenAI's: the
             activation leaves no trace in the weights. For others it is checked.
 
@@ -101,8 +102,7 @@ def build_clip(
     Raises:
         CheckpointError: Names or shapes differ.
     """
-    with torch.device("meta"):
-        model = CLIP(config)
+    model = CLIP.without_values(config)
     check_fits(state_dict, model, origin)
     model.load_state_dict(state_dict, assign=True)
     return model.to(device=device, dtype=dtype or torch.float32).eval()
@@ -134,18 +134,18 @@ def _from_path(path: Path, arch: str | None, activation: Activation | None) -> _
     stored = read_state_dict(weights)
     layout, state_dict = _converted(stored, weights)
     name = path.name if path.is_dir() else path.stem
-    if config_file is not None and layout != "hf_clip":
-        info = info_from_config(name, _json(config_file), (str(weights),))
-        config = architecture(_json(config_file)["model_cfg"])
-    elif config_file is not None:
-        config = config_from_hf(_json(config_file))
-        info = replace(_info(name, config, weights), **_hf_normalisation(config_file.parent))
-    elif arch is not None:
+    if arch is not None:
         config = architecture(arch)
         info = replace(_info(name, config, weights), arch=arch)
-    else:
+    elif config_file is None:
         config = infer_config(state_dict, _activation_of(layout, activation, weights))
         info = _info(name, config, weights)
+    elif layout == "hf_clip":
+        config = config_from_hf(_json(config_file))
+        info = replace(_info(name, config, weights), **_hf_normalisation(config_file.parent))
+    else:
+        info = info_from_config(name, _json(config_file), (str(weights),))
+        config = architecture(_json(config_file)["model_cfg"])
     _check_activation(str(weights), info.activation, activation)
     return info, config, state_dict
 

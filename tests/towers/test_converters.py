@@ -67,6 +67,16 @@ def test_open_clip_and_openai_layouts(ours):
     same(convert(flat(ours) | {"attn_mask": torch.zeros(16, 16)}), ours)
 
 
+def test_step_counters_of_batch_norm_may_be_absent():
+    ours = tiny_clip(RESNET).state_dict()
+    ours["visual.bn1.num_batches_tracked"].fill_(7)
+    without = {
+        name: value for name, value in flat(ours).items() if "layer" not in name or "num_b" not in name
+    }
+    assert len(without) < len(ours)
+    same(convert(without), ours)
+
+
 def test_flat_names_are_open_clips_own(ours):
     theirs = reference(cut_config("RN50" if "visual.layer1.0.conv1.weight" in ours else "ViT-S-16", 2))
     no_depth = {name for name in theirs.state_dict() if "resblocks" not in name and "layer" not in name}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip_models import cut_config, reference
+from open_clip_models import cut_config, random_tokens, reference
 
 from ovseg.dense.attention import identity, query_query, uses
 from ovseg.dense.features import DenseFeatures
@@ -242,6 +242,20 @@ def test_gradients_reach_every_parameter_that_takes_part(models, image):
     ours.zero_grad()
 
 
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_training_in_mixed_precision(activation):
+    cfg = cut_config("ViT-S-16")
+    torch.manual_seed(0)
+    model = CLIP(architecture(cfg | {"quick_gelu": activation == "quick_gelu"}))
+    image, tokens = torch.randn(2, 3, 64, 96), torch.tensor([[1, 2, 499, 0], [1, 499, 0, 0]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        dense = model.visual.forward_dense(image, Readout(identity))
+        scores = torch.einsum("bchw,bc->bhw", dense.patches, model.encode_text(tokens))
+        whole = (model.encode_image(image) * dense.cls).sum()
+    (scores.float().square().mean() + whole.float() + model.logit_scale).backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in model.parameters())
+
+
 def test_q_and_v_can_be_trained_alone(models, image):
     """CAT-Seg trains two thirds of ``in_proj_weight``: PyTorch's parametrisation splits it, no tower needs to know."""
     from torch.nn.utils import parametrize
@@ -284,3 +298,13 @@ def test_compiles_without_graph_breaks(models, image, stream):
         torch.testing.assert_close(got, wanted, **TOLERANCE)
     whole = torch.compile(ours.forward_dense, fullgraph=True, backend="aot_eager")(image, readout)
     assert set(whole.taps) == set(readout.taps)
+
+
+@torch.no_grad()
+@pytest.mark.slow
+def test_the_text_tower_compiles_without_graph_breaks():
+    cfg = cut_config("ViT-S-16")
+    model = CLIP(architecture(cfg)).eval()
+    tokens = random_tokens(cfg)
+    compiled = torch.compile(model.encode_text, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(tokens), model.encode_text(tokens), **TOLERANCE)

@@ -99,6 +99,17 @@ def test_reading_the_table_imports_neither_torch_nor_open_clip():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_loading_makes_no_initial_values(clip, tmp_path):
+    """They would cost seconds for large towers, and on the meta device an import of two seconds."""
+    path = save_embedded(clip, tmp_path, "x")
+    code = (
+        "import sys, torch; from ovseg.towers.weights import load_clip; before = torch.random.get_rng_state()\n"
+        f"load_clip({str(path)!r}); assert torch.equal(before, torch.random.get_rng_state())\n"
+        "assert not {'torch._dynamo', 'torch._inductor', 'open_clip'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_embedded_weights(clip, tmp_path, monkeypatch):
     save_embedded(clip, tmp_path, "vit_tiny.test")
     monkeypatch.setattr(table, "ASSETS", tmp_path)
@@ -246,12 +257,10 @@ def test_what_shapes_do_not_tell_comes_from_the_table():
         "ViT-M-16-alt",
     ):
         wanted = architecture(name)
-        with torch.device("meta"):
-            shapes = CLIP(wanted).state_dict()
+        shapes = CLIP.without_values(wanted).state_dict()
         assert replace(infer_config(shapes, "gelu"), name=name) == wanted
     wanted = architecture("ViT-L-14-336-quickgelu")
-    with torch.device("meta"):
-        shapes = CLIP(wanted).state_dict()
+    shapes = CLIP.without_values(wanted).state_dict()
     assert replace(infer_config(shapes, "quick_gelu"), name=wanted.name) == wanted
     with pytest.raises(ValueError, match="unknown activation 'relu'"):
         infer_config(shapes, "relu")
