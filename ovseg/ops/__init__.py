@@ -1,0 +1,1 @@
+"""Operations on boxes that torchvision lacks, and the stand-in for mmcv's compiled ones."""
