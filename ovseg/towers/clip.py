@@ -84,7 +84,7 @@ class CLIP(nn.Module):
 
     @classmethod
     def without_values(cls, config: CLIPConfig) -> CLIP:
-        """A CLIP on the meta device, to be given a state dict with ``assign=True``: costs no memory or time."""
+        """A CLIP on the meta device, to be given a state dict with ``assign=True``: no memory, no time."""
         with torch.device("meta"), _SkipInit():
             return cls(config)
 
