@@ -10,14 +10,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
-from ovseg.towers.table import TowerInfo
+__all__ = [
+    "WeightsSource",
+    "WeightsUnavailableError",
+    "cache_dir",
+    "download",
+    "fetch_weights",
+    "is_offline",
+]
 
-__all__ = ["WeightsUnavailableError", "cache_dir", "download", "fetch_weights", "is_offline"]
-
-_HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _CHUNK = 1 << 20
 _ATTEMPTS = 5  # that bring nothing new, in a row
 _TIMEOUT = 30.0  # seconds without a byte
@@ -25,6 +29,26 @@ _TIMEOUT = 30.0  # seconds without a byte
 
 class WeightsUnavailableError(OSError):
     """Weights are not on this machine and could not be fetched. The message says what to put where."""
+
+
+class WeightsSource(Protocol):
+    """Where weights are: the fields of ``TowerInfo`` and ``AuxiliaryInfo`` that are read here."""
+
+    @property
+    def name(self) -> str:
+        """Of the weights."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """URLs, ``hf:`` repositories or paths."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file at a URL."""
+
+    @property
+    def hub_files(self) -> tuple[str, ...]:
+        """File names in the repositories."""
 
 
 def cache_dir() -> Path:
@@ -38,14 +62,14 @@ def is_offline() -> bool:
     return any(value.lower() in ("1", "true", "yes", "on") for value in values)
 
 
-def fetch_weights(info: TowerInfo, *, allow_download: bool = True) -> Path:
+def fetch_weights(info: WeightsSource, *, allow_download: bool = True) -> Path:
     """The path of a tower's weights, fetched if they are not here yet.
 
     A file that was put into ``cache_dir() / "towers" / <name>`` by hand counts, as does one in the cache of
     the Hugging Face Hub.
 
     Args:
-        info: From ``tower_info``.
+        info: From ``tower_info`` or ``auxiliary_info``.
         allow_download: False to look on this machine only, as under ``OVSEG_OFFLINE=1``.
 
     Raises:
@@ -71,37 +95,37 @@ def fetch_weights(info: TowerInfo, *, allow_download: bool = True) -> Path:
     )
 
 
-def _folder(info: TowerInfo) -> Path:
+def _folder(info: WeightsSource) -> Path:
     return cache_dir() / "towers" / info.name
 
 
-def _find(info: TowerInfo) -> Path | None:
+def _find(info: WeightsSource) -> Path | None:
     """The weights, if they are on this machine: put or fetched into our cache, or in the Hub's."""
     from huggingface_hub import try_to_load_from_cache
 
     urls = [_basename(source) for source in info.sources if not source.startswith("hf:")]
-    for name in (*urls, *_HUB_FILES):
+    for name in (*urls, *info.hub_files):
         if (_folder(info) / name).is_file():
             return _folder(info) / name
     for source in info.sources:
         # The Hub's usual cache (None) is looked into as well: open_clip may have filled it.
         for folder in (cache_dir() / "hub", None) if source.startswith("hf:") else ():
-            for name in _HUB_FILES:
+            for name in info.hub_files:
                 found = try_to_load_from_cache(source[3:], name, cache_dir=folder)
                 if isinstance(found, str):
                     return Path(found)
     return None
 
 
-def _fetch(source: str, info: TowerInfo) -> Path:
+def _fetch(source: str, info: WeightsSource) -> Path:
     if source.startswith("hf:"):
-        return _from_hub(source[3:])
+        return _from_hub(source[3:], info.hub_files)
     return download(source, _folder(info) / _basename(source), sha256=info.sha256)
 
 
-def _cure(info: TowerInfo) -> str:
+def _cure(info: WeightsSource) -> str:
     pages = (
-        f"https://huggingface.co/{s[3:]}/resolve/main/{_HUB_FILES[0]}" if s.startswith("hf:") else s
+        f"https://huggingface.co/{s[3:]}/resolve/main/{info.hub_files[0]}" if s.startswith("hf:") else s
         for s in info.sources
     )
     folder = cache_dir() / "towers" / info.name
@@ -125,7 +149,7 @@ def _one_line(error: BaseException) -> str:
     return text[0] if text else type(error).__name__
 
 
-def _from_hub(repository: str) -> Path:
+def _from_hub(repository: str, files: tuple[str, ...]) -> Path:
     """Fetches the weights of a repository of the Hub into our cache.
 
     Raises:
@@ -133,10 +157,10 @@ def _from_hub(repository: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    for name in _HUB_FILES:
+    for name in files:
         if _is_on_hub(repository, name):
             return Path(hf_hub_download(repository, name, cache_dir=cache_dir() / "hub"))
-    raise FileNotFoundError(f"{repository} holds neither {' nor '.join(_HUB_FILES)}")
+    raise FileNotFoundError(f"{repository} holds neither {' nor '.join(files)}")
 
 
 def _is_on_hub(repository: str, name: str) -> bool:

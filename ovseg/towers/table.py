@@ -50,6 +50,7 @@ class TowerInfo:
         std: As ``mean``.
         licence: Of the weights.
         background_words: Words that compete as background; None for the package's default list.
+        hub_files: File names on the Hugging Face Hub, in the order in which they are tried.
     """
 
     name: str
@@ -63,6 +64,7 @@ class TowerInfo:
     std: tuple[float, float, float] = OPENAI_STD
     licence: str = "unknown"
     background_words: tuple[str, ...] | None = None
+    hub_files: tuple[str, ...] = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
     @property
     def source(self) -> str:

@@ -8,10 +8,13 @@ from ovseg.dense.features import DenseFeatures
 from ovseg.towers import auxiliary
 from ovseg.towers.auxiliary import (
     AuxiliaryTower,
+    auxiliary_info,
     auxiliary_tower,
     list_auxiliary_towers,
     register_auxiliary,
+    require_auxiliary,
 )
+from ovseg.towers.download import WeightsUnavailableError
 
 
 class Toy(nn.Module):
@@ -33,6 +36,7 @@ class Toy(nn.Module):
 def built(monkeypatch):
     monkeypatch.setattr(auxiliary, "_builders", {})
     monkeypatch.setattr(auxiliary, "_built", {})
+    monkeypatch.setattr(auxiliary, "_table", {})
     count = []
 
     @register_auxiliary("toy_vit_s8")
@@ -63,3 +67,32 @@ def test_names_are_unique_and_unknown_ones_list_the_near_ones(built):
         register_auxiliary("toy_vit_s8")(Toy)
     with pytest.raises(ValueError, match=r"'toy_vit_b8'; near: toy_vit_s8"):
         auxiliary_tower("toy_vit_b8")
+
+
+def test_each_precision_is_a_tower_of_its_own(built):
+    half = auxiliary_tower("toy_vit_s8", dtype=torch.bfloat16)
+    assert half.conv.weight.dtype == torch.bfloat16
+    assert auxiliary_tower("toy_vit_s8").conv.weight.dtype == torch.float32
+
+
+def test_the_table_names_what_the_methods_use():
+    names = list_auxiliary_towers()
+    assert {
+        "dino_vit_b8",
+        "dino_vit_b16",
+        "dino_vit_s8",
+        "dinov2_vit_b14_reg",
+        "mae_vit_b16",
+        "sam_vit_b",
+    } <= set(names)
+    for name in names:
+        info = auxiliary_info(name)
+        assert info.name == name and info.sources and info.licence
+        assert info.sha256 is None or len(info.sha256) == 64
+    assert auxiliary_info("dinov2_vit_b14").pos_embed != auxiliary_info("dinov2_vit_b14_reg").pos_embed
+
+
+def test_missing_weights_are_named_with_the_place_for_them(monkeypatch):
+    monkeypatch.setenv("OVSEG_OFFLINE", "1")
+    with pytest.raises(WeightsUnavailableError, match=r"dino_vitbase8_pretrain.pth .*towers.dino_vit_b8"):
+        require_auxiliary("dino_vit_b8")
