@@ -1,7 +1,8 @@
 """DINO, DINOv2 and MAE as auxiliary towers: timm's modules, our forward.
 
 Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021; Oquab et al., DINOv2,
-TMLR 2024; Darcet et al., Vision Transformers Need Registers, ICLR 2024; He et al., Masked Autoencoders, CVPR 2022.
+TMLR 2024; Darcet et al., Vision Transformers Need Registers, ICLR 2024; He et al., Masked Autoencoders, CVPR
+2022.
 """
 
 from __future__ import annotations
