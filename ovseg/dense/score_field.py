@@ -53,12 +53,14 @@ class ScoreField:
         activation: Applied to upsampled windows before they are averaged: over each score (``sigmoid``), over
             words (``softmax``), or None. An activation on patches is applied by whoever makes the field; one
             on the output is a step of the decision.
+        regions: (H', W') int64 region of each output pixel, -1 for none, where the method finds regions.
     """
 
     layers: tuple[Layer, ...]
     size: tuple[int, int]
     output_size: tuple[int, int]
     activation: Literal["sigmoid", "softmax"] | None = None
+    regions: Tensor | None = None
     _axes: tuple[_LayerAxes, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

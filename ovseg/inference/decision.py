@@ -2,7 +2,7 @@
 
 The class of a pixel is that of its best word (the maximum over synonyms), which a softmax does not change: so
 no softmax is carried out, only its normaliser is. Blocks of pixels are reduced one after the other; where a
-refinement needs the whole picture, ranges of words are, over the whole picture.
+refinement needs the whole picture, ranges of words are, over the whole picture. Rules act on the winners.
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from torch import Tensor
 
 from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.score_field import ScoreField
-from ovseg.inference.steps import DropBackground, Floor, Margin, Pamr, SmallAreas, Softmax, Step, check_order
+from ovseg.inference.steps import (
+    DropBackground,
+    Floor,
+    Margin,
+    MinMax,
+    Pamr,
+    RegionVote,
+    SmallAreas,
+    Softmax,
+    Step,
+    check_order,
+)
 from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["Labels", "decide"]
@@ -32,7 +43,8 @@ class Labels:
         label_map: (H, W) int32 class indices, -1 = unlabelled.
         scores: (H, W) float32 score of the best class, whether or not a rule then replaced it: its
             probability after a softmax, else the score itself.
-        class_scores: (K, H, W) float32 scores of all classes, or None.
+        class_scores: (K, H, W) float32 scores of all classes, or None. Classes that cover too little have 0
+            after a softmax, else -inf.
     """
 
     label_map: Tensor
@@ -57,22 +69,33 @@ def decide(
         class_scores: Return the scores of all classes too: K * H' * W' numbers.
 
     Raises:
-        ValueError: The steps are out of order, or the field's words are not the vocabulary's.
+        ValueError: The steps are out of order, the field's words are not the vocabulary's, or a step needs
+            an image or regions that are not there.
     """
     check_order(steps)
     if field.num_words != len(vocabulary.words):
         raise ValueError(
             f"scores of {field.num_words} words for a vocabulary of {len(vocabulary.words)} words"
         )
-    refinements = [step for step in steps if isinstance(step, Pamr)]
     softmax = next((step for step in steps if isinstance(step, Softmax)), None)
     rules = [step for step in steps if step.stage == "rule"]
-    source: _Source = _Refined(field, refinements, image) if refinements else field
-    run = _Run(source, vocabulary, softmax, class_scores)
+    if field.regions is None and any(isinstance(rule, RegionVote) for rule in rules):
+        raise ValueError("region_vote needs regions: a method that finds them, and the image as one window")
+    run = _Run(_refined(field, steps, image), vocabulary, softmax, field)
     for step in rules:
         if isinstance(step, SmallAreas):
             run.banned = _small_classes(run([]).label_map, step.share, run.background)
-    return run(rules)
+    return run(rules, class_scores)
+
+
+def _refined(field: ScoreField, steps: Sequence[Step], image: Tensor | None) -> _Source:
+    source: _Source = field
+    for step in steps:
+        if isinstance(step, Pamr):
+            source = _Refined(source, step, image)
+        elif isinstance(step, MinMax):
+            source = _Stretched(source)
+    return source
 
 
 def _small_classes(label_map: Tensor, share: float, background: Tensor) -> Tensor:
@@ -87,28 +110,56 @@ class _Source(Protocol):
     @property
     def output_size(self) -> tuple[int, int]: ...
 
+    @property
+    def num_words(self) -> int: ...
+
     def blocks(self) -> Iterator[tuple[slice, slice]]: ...
 
     def tile(self, rows: slice, cols: slice, words: slice) -> Tensor: ...
 
 
 class _Refined:
-    """Refined scores of a field: the whole picture is one block."""
+    """Scores of a source, refined: the whole picture is one block."""
 
-    def __init__(self, field: ScoreField, refinements: Sequence[Pamr], image: Tensor | None) -> None:
-        if image is None or tuple(image.shape[-2:]) != tuple(field.output_size):
-            raise ValueError(f"pamr needs the image at the output size {tuple(field.output_size)}")
-        self.field, self.refinements, self.output_size = field, refinements, field.output_size
-        self.affinities = [pamr_affinity(image, step.dilations) for step in refinements]
+    def __init__(self, source: _Source, step: Pamr, image: Tensor | None) -> None:
+        self.source, self.step = source, step
+        self.output_size, self.num_words = source.output_size, source.num_words
+        if image is None or tuple(image.shape[-2:]) != tuple(self.output_size):
+            raise ValueError(f"pamr needs the image at the output size {tuple(self.output_size)}")
+        self.affinity = pamr_affinity(image, step.dilations)
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         yield slice(0, self.output_size[0]), slice(0, self.output_size[1])
 
     def tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
-        scores = self.field.tile(rows, cols, words)
-        for step, affinity in zip(self.refinements, self.affinities):
-            scores = pamr(scores, affinity, step.dilations, step.iterations)
-        return scores
+        scores = self.source.tile(rows, cols, words)
+        return pamr(scores, self.affinity, self.step.dilations, self.step.iterations)
+
+
+class _Stretched:
+    """Scores of a source, every word's stretched to 0..1 over the picture."""
+
+    def __init__(self, source: _Source) -> None:
+        self.source = source
+        self.output_size, self.num_words = source.output_size, source.num_words
+        bounds = [self._bounds(rows, cols) for rows, cols in source.blocks()]
+        self.low = torch.stack([low for low, _ in bounds]).amin(dim=0)[:, None, None]
+        high = torch.stack([high for _, high in bounds]).amax(dim=0)[:, None, None]
+        self.range = torch.where(high > self.low, high - self.low, 1.0)
+
+    def _bounds(self, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """(Q,) least and greatest score of each word in a block."""
+        step = max(_CHUNK_ELEMENTS // _pixels(rows, cols), 1)
+        ends = range(0, self.num_words, step)
+        tiles = (self.source.tile(rows, cols, slice(i, min(i + step, self.num_words))) for i in ends)
+        low, high = zip(*((tile.amin(dim=(1, 2)), tile.amax(dim=(1, 2))) for tile in tiles))
+        return torch.cat(low), torch.cat(high)
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        return self.source.blocks()
+
+    def tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
+        return (self.source.tile(rows, cols, words) - self.low[words]) / self.range[words]
 
 
 @dataclass
@@ -141,52 +192,60 @@ class _Run:
     """One pass over a source of scores."""
 
     def __init__(
-        self, source: _Source, vocabulary: Vocabulary, softmax: Softmax | None, class_scores: bool
+        self, source: _Source, vocabulary: Vocabulary, softmax: Softmax | None, field: ScoreField
     ) -> None:
         if softmax is not None and softmax.scale is None:
             raise ValueError("the softmax needs a scale; the weights' own is filled in by the predictor")
-        self.source, self.softmax, self.class_scores = source, softmax, class_scores
+        self.source, self.softmax, self.regions = source, softmax, field.regions
         self.scale = softmax.scale if softmax is not None else None
-        self.classes = torch.tensor(vocabulary.word_to_class)
-        self.background = torch.tensor([c.is_background for c in vocabulary.classes])
+        device = field.layers[0].scores.device
+        self.classes = torch.tensor(vocabulary.word_to_class, device=device)
+        self.background = torch.tensor([c.is_background for c in vocabulary.classes], device=device)
         self.banned: Tensor | None = None  # (K,)
         words = vocabulary.word_to_class
         self.ends = [i for i in range(1, len(words) + 1) if i == len(words) or words[i] != words[i - 1]]
 
-    def __call__(self, rules: Sequence[Step]) -> Labels:
+    def __call__(self, rules: Sequence[Step], class_scores: bool = False) -> Labels:
         needs_second = any(isinstance(rule, Margin) for rule in rules)
-        labels: Labels | None = None
+        labels, lead = self._empty(class_scores), torch.empty(0)
+        if needs_second:
+            lead = torch.empty_like(labels.scores)
         for rows, cols in self.source.blocks():
-            winner, by_class = self._block(rows, cols, needs_second)
-            labels = labels or self._empty(winner.value.device)
+            winner, by_class = self._block(rows, cols, needs_second, class_scores)
             value = winner.probability(winner.value)
             labels.scores[rows, cols] = value
-            labels.label_map[rows, cols] = self._apply(rules, winner, value)
+            labels.label_map[rows, cols] = winner.label
+            if winner.second is not None:
+                lead[rows, cols] = value - winner.probability(winner.second)
             if labels.class_scores is not None:
                 labels.class_scores[:, rows, cols] = winner.probability(by_class)
-        assert labels is not None
+        self._apply(rules, labels, lead)
         return labels
 
-    def _empty(self, device: torch.device) -> Labels:
-        size = self.source.output_size
-        by_class = torch.empty(len(self.background), *size, device=device) if self.class_scores else None
+    def _empty(self, class_scores: bool) -> Labels:
+        size, device = self.source.output_size, self.classes.device
+        by_class = torch.empty(len(self.background), *size, device=device) if class_scores else None
         label_map = torch.empty(size, dtype=torch.int32, device=device)
         return Labels(label_map, torch.empty(size, device=device), by_class)
 
-    def _block(self, rows: slice, cols: slice, needs_second: bool) -> tuple[_Winner, Tensor]:
+    def _block(
+        self, rows: slice, cols: slice, needs_second: bool, class_scores: bool
+    ) -> tuple[_Winner, Tensor]:
         winner, by_class = None, torch.empty(0)
-        for words in self._chunks((rows.stop - rows.start) * (cols.stop - cols.start)):
+        for words in self._chunks(_pixels(rows, cols)):
             scores = self.source.tile(rows, cols, words)
             if self.scale is not None:
                 scores = scores * self.scale
-            classes = self.classes[words].to(scores.device)
+            classes = self.classes[words]
             new = self._reduce(scores, classes, needs_second)
             winner = new if winner is None else winner.against(new)
-            if self.class_scores:
+            if class_scores:
                 if not len(by_class):
                     by_class = scores.new_full((len(self.background), *scores.shape[1:]), -torch.inf)
                 by_class[classes[0] : classes[-1] + 1] = _per_class(scores, classes)
         assert winner is not None
+        if class_scores and self.banned is not None:
+            by_class[self.banned] = -torch.inf
         return winner, by_class
 
     def _chunks(self, pixels: int) -> Iterator[slice]:
@@ -208,7 +267,7 @@ class _Run:
             top = terms.amax(dim=0)
             log_z = (terms - top).exp_().sum(dim=0).log_().add_(top)
         if self.banned is not None:
-            scores = scores.masked_fill(self.banned.to(scores.device)[classes][:, None, None], -torch.inf)
+            scores = scores.masked_fill(self.banned[classes][:, None, None], -torch.inf)
         value, word = scores.max(dim=0)
         label = classes[word]
         if needs_second:
@@ -216,18 +275,34 @@ class _Run:
             second = others.amax(dim=0)
         return _Winner(value, label, second, log_z)
 
-    def _apply(self, rules: Sequence[Step], winner: _Winner, value: Tensor) -> Tensor:
-        label = winner.label
+    def _apply(self, rules: Sequence[Step], labels: Labels, lead: Tensor) -> None:
+        """Changes the label map; ``lead`` is by how much the best class leads, if there is a ``Margin``."""
+        label = labels.label_map
         for rule in rules:
             if isinstance(rule, Floor):
-                label = label.masked_fill(value < rule.threshold, rule.label)
-            elif isinstance(rule, Margin) and winner.second is not None:
-                lead = value - winner.probability(winner.second)
-                label = label.masked_fill(lead < rule.margin, rule.label)
+                label[labels.scores < rule.threshold] = rule.label
+            elif isinstance(rule, Margin):
+                label[lead < rule.margin] = rule.label
+            elif isinstance(rule, RegionVote) and self.regions is not None:
+                labels.label_map = label = _voted(label, self.regions.to(label.device), len(self.background))
             elif isinstance(rule, DropBackground):
-                drop = self.background.to(label.device)[label.clamp(min=0)] & (label >= 0)
-                label = label.masked_fill(drop, -1)
+                label[self.background[label.clamp(min=0)] & (label >= 0)] = -1
+
+
+def _voted(label: Tensor, regions: Tensor, classes: int) -> Tensor:
+    """Labels (H, W) in -1..classes-1 after a vote in each region."""
+    count = int(regions.max()) + 1
+    if count == 0:
         return label
+    inside = regions >= 0
+    votes = regions[inside] * (classes + 1) + label[inside] + 1
+    table = torch.bincount(votes, minlength=count * (classes + 1)).view(count, classes + 1)
+    winner = table.argmax(dim=1).to(label.dtype) - 1
+    return torch.where(inside, winner[regions.clamp(min=0)], label)
+
+
+def _pixels(rows: slice, cols: slice) -> int:
+    return (rows.stop - rows.start) * (cols.stop - cols.start)
 
 
 def _per_class(scores: Tensor, classes: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ __all__ = [
     "DropBackground",
     "Floor",
     "Margin",
+    "MinMax",
     "Pamr",
+    "RegionVote",
     "SmallAreas",
     "Softmax",
     "Step",
@@ -48,6 +50,17 @@ class Pamr(Step):
     scope = "whole"
     iterations: int = 10
     dilations: tuple[int, ...] = (8, 16)
+
+
+@dataclass(frozen=True)
+class MinMax(Step):
+    """Stretches every word's scores over the picture to 0..1 (GEM's heat maps).
+
+    Every word then reaches 1 somewhere: it says where a word is, if it is there. A constant map becomes 0.
+    """
+
+    stage = "scores"
+    scope = "whole"
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,17 @@ class Margin(Step):
 
 
 @dataclass(frozen=True)
+class RegionVote(Step):
+    """All pixels of a region take the label that most of them have, the smaller one of two (CLIPtrase).
+
+    The regions come with the scores (``ScoreField.regions``). Pixels of no region (-1) keep their label.
+    """
+
+    stage = "rule"
+    scope = "whole"
+
+
+@dataclass(frozen=True)
 class DropBackground(Step):
     """Pixels won by a class marked as background become unlabelled (-1)."""
 
@@ -115,10 +139,12 @@ class DropBackground(Step):
 
 STEPS: dict[str, type[Step]] = {
     "pamr": Pamr,
+    "min_max": MinMax,
     "softmax": Softmax,
     "small_areas": SmallAreas,
     "floor": Floor,
     "margin": Margin,
+    "region_vote": RegionVote,
     "drop_background": DropBackground,
 }
 """Every step by name: the allow-list of release files."""

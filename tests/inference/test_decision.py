@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from ovseg.dense.score_field import ScoreField
 from ovseg.dense.windows import slide
 from ovseg.inference import decision
 from ovseg.inference.decision import decide
-from ovseg.inference.steps import DropBackground, Floor, Margin, Pamr, SmallAreas, Softmax
+from ovseg.inference.steps import DropBackground, Floor, Margin, MinMax, Pamr, RegionVote, SmallAreas, Softmax
 from ovseg.vocab.vocabulary import Vocabulary, VocabularyClass
 
 
@@ -27,6 +29,10 @@ def naive(scores, steps, vocabulary, image=None):
         if isinstance(step, Pamr):
             affinity = pamr_affinity(image, step.dilations)
             scores = pamr(scores, affinity, step.dilations, step.iterations)
+        elif isinstance(step, MinMax):
+            flat = scores.flatten(1)
+            low, high = flat.amin(dim=1)[:, None, None], flat.amax(dim=1)[:, None, None]
+            scores = (scores - low) / (high - low)
         elif isinstance(step, Softmax):
             softmax = True
             if step.over == "words":
@@ -35,13 +41,13 @@ def naive(scores, steps, vocabulary, image=None):
                 scores = (step.scale * per_class(scores)).softmax(dim=0)
     if scores.shape[0] != len(vocabulary):
         scores = per_class(scores)
-    all_scores = scores
     for step in steps:
         if isinstance(step, SmallAreas):
             area = torch.bincount(scores.argmax(dim=0).flatten(), minlength=len(vocabulary))
             small = ~background & (area <= step.share * area[~background].sum())
             scores = scores.clone()
             scores[small] = 0 if softmax else -torch.inf
+    all_scores = scores
     label = scores.argmax(dim=0)
     top = scores.topk(min(2, len(scores)), dim=0).values
     best = top[0]
@@ -99,6 +105,8 @@ STEPS = {
     "words": (Softmax(40.0), DropBackground()),
     "classes": (Softmax(40.0, over="classes"), Floor(0.12, label=0)),
     "areas": (Softmax(40.0), SmallAreas(0.1), Floor(0.05, label=0)),
+    "heat maps": (MinMax(), Margin(0.02)),
+    "heat map probabilities": (MinMax(), Softmax(4.0), Floor(0.2, label=0)),
 }
 
 
@@ -135,6 +143,40 @@ def test_refinement_in_ranges_of_words(rest, monkeypatch):
     assert torch.equal(whole.label_map, chunked.label_map)
 
 
+def test_heat_maps_after_a_refinement_in_ranges_of_words(monkeypatch):
+    vocabulary = make_vocabulary(7, synonyms=3)
+    monkeypatch.setattr(decision, "_CHUNK_ELEMENTS", 60 * 83 * 3)
+    check(make_field(vocabulary), (Pamr(2, (1, 3)), MinMax()), vocabulary, torch.rand(3, 60, 83))
+
+
+def test_a_constant_heat_map_is_zero():
+    vocabulary = make_vocabulary(2)
+    field = ScoreField.from_windows(torch.full((1, 2, 3, 3), 0.25), slide((12, 12)))
+    labels = decide(field, (MinMax(),), vocabulary, class_scores=True)
+    assert (labels.class_scores == 0).all()
+
+
+def test_regions_vote_before_the_rules_that_follow():
+    vocabulary = make_vocabulary(5, synonyms=2, background=(3,))
+    regions = torch.arange(-1, 11).view(3, 4).repeat_interleave(20, 0).repeat_interleave(21, 1)[:, :83]
+    field = replace(make_field(vocabulary), regions=regions)
+    plain = decide(field, (), vocabulary).label_map
+    voted = decide(field, (RegionVote(), DropBackground()), vocabulary).label_map
+    for region in regions.unique():
+        inside = regions == region
+        before = plain[inside]
+        if region >= 0:  # the others vote for themselves
+            before = torch.full_like(before, torch.bincount(before, minlength=5).argmax())
+        assert torch.equal(voted[inside], before.masked_fill(before == 3, -1))
+
+
+def test_unlabelled_pixels_vote_too():
+    field = ScoreField.from_windows(torch.tensor([0.1, 0.2, 0.9]).view(1, 1, 1, 3), slide((1, 3)))
+    field = replace(field, regions=torch.zeros(1, 3, dtype=torch.int64))
+    labels = decide(field, (Floor(0.5), RegionVote()), make_vocabulary(1))
+    assert labels.label_map.tolist() == [[-1, -1, -1]]
+
+
 def test_a_class_without_words_never_wins():
     classes = (
         VocabularyClass("background", (), True),
@@ -158,3 +200,5 @@ def test_misuse_is_named():
         decide(field, (), make_vocabulary(4))
     with pytest.raises(ValueError, match="needs the image at the output size"):
         decide(field, (Pamr(),), vocabulary)
+    with pytest.raises(ValueError, match="region_vote needs regions"):
+        decide(field, (RegionVote(),), vocabulary)

@@ -16,7 +16,7 @@ from ovseg.evaluation.golden.parts import check_parts
 
 __all__ = ["check_directory", "known_methods"]
 
-_NOT_METHODS = {"case", "check", "parts"}
+_NOT_METHODS = {"case", "check", "external", "parts", "windows"}
 
 
 def known_methods() -> list[str]:
@@ -71,7 +71,7 @@ def _check_folder(folder: Path) -> Iterator[Check]:
             yield _problem(folder.name, path.stem, f"{type(error).__name__}: {error}")
             continue
         for quantity in case.meta["outputs"]:
-            yield compare(case, quantity, ours.get(quantity))
+            yield compare(case, quantity, ours.get(quantity), ours.get(f"{quantity}.undecided"))
 
 
 def _problem(method: str, case: str, problem: str) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,9 +15,11 @@ from ovseg.dense import attention
 from ovseg.dense.operators import pool
 from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.pos_embed import PosEmbedRule, resize_grid
-from ovseg.dense.readout import AttentionFunction, Readout
+from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
 from ovseg.methods.maskclip import MaskCLIP
+from ovseg.methods.naclip import NearKeys
+from ovseg.methods.sclip import SCLIP
 from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
 from ovseg.towers.layers import BlockConfig
 
@@ -95,6 +98,13 @@ def _positions(rule: PosEmbedRule) -> Tensor:
 
 PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
     "qk_attention_out": (lambda: _attention(attention.query_key), 1e-6),
+    "sclip_attention_out": (lambda: _attention(attention.correlative), 1e-6),
+    "sclip_block_out": (lambda: _TokenTower().read(replace(SCLIP().readout, tail=False)), 1e-6),
+    "naclip_attention_out": (lambda: _attention(NearKeys(5.0)), 1e-6),
+    "naclip_omega": (
+        lambda: attention.gaussian_bias(AttentionContext(_GRID, 1.0), 5.0, torch.zeros(1)),
+        1e-6,
+    ),
     "clearclip_attention_out": (lambda: _attention(attention.query_query), 1e-6),
     "maskclip_readout": (lambda: _readout("own"), 1e-6),
     "catseg_readout": (lambda: _readout("cls"), 1e-5),  # the reference's LayerNorm is float32

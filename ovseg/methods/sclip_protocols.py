@@ -1,0 +1,69 @@
+"""The protocol of SCLIP's evaluation, which later methods took over with changes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ovseg.dense.windows import Pad
+from ovseg.inference.protocol import Protocol, Resize
+from ovseg.inference.steps import Floor, Pamr, SmallAreas, Softmax, Step
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL
+
+__all__ = ["protocols_of", "sclip_protocol"]
+
+
+def sclip_protocol(
+    name: str,
+    *,
+    words: str | None = None,
+    short: int = 336,
+    windows: tuple[int, int] | None = (224, 112),
+    scale: float = 40.0,
+    floor: float = 0.0,
+    pad: Pad | None = None,
+    pamr: Pamr | None = None,
+    small_areas: float | None = None,
+) -> Protocol:
+    """Short side, windows, 80 templates, softmax over words, unsure pixels to class 0.
+
+    Args:
+        name: Data set.
+        words: Word list; by default SCLIP's of that data set.
+        short: Pixels of the short side; the long side has at most 2048.
+        windows: Side and step in pixels; None for the whole image.
+        scale: Of the softmax.
+        floor: Pixels whose best probability is below it become class 0.
+        pad: Padding of each window.
+        pamr: Refinement of the scores.
+        small_areas: Share for ``SmallAreas``.
+    """
+    steps: list[Step] = [pamr] if pamr else []
+    steps.append(Softmax(scale))
+    if small_areas is not None:
+        steps.append(SmallAreas(small_areas))
+    if floor:
+        steps.append(Floor(floor, label=0))
+    crop, stride = windows or (None, None)
+    return Protocol(
+        name, Resize(short), crop=crop, stride=stride, pad=pad, words=words or f"{name}.sclip",
+        steps=tuple(steps),
+    )  # fmt: skip
+
+
+def protocols_of(
+    *papers: Protocol,
+    miou: Mapping[str, Mapping[str, float]],
+    default: Protocol = DEFAULT_PROTOCOL,
+    emoji: Protocol = EMOJI_PROTOCOL,
+) -> dict[str, Protocol]:
+    """A method's protocols by name.
+
+    Args:
+        *papers: Those of the paper.
+        miou: Published mIoU in percent: data set, then tower.
+        default: For users' own images.
+        emoji: For the embedded towers.
+    """
+    with_numbers = (replace(protocol, paper=miou.get(protocol.name, {})) for protocol in papers)
+    return {protocol.name: protocol for protocol in (default, emoji, *with_numbers)}
