@@ -16,6 +16,7 @@ from ovseg.inference.predictor import Predictor
 from ovseg.inference.protocol import Protocol
 from ovseg.methods.method import Method
 from ovseg.methods.registry import get_method, is_emoji, nearest, zoo_row
+from ovseg.methods.two_towers import TwoTowerSegmenter
 from ovseg.towers.clip_vit import ViTConfig
 from ovseg.towers.weights import LoadedClip, load_clip
 
@@ -100,6 +101,8 @@ def build(
         changes["attention"] = _attention(affinity)
     model = instance.build(clip.model, replace(instance.readout, **changes)).to(target).eval()
     clip.model.visual.to(kind)
+    if isinstance(model, TwoTowerSegmenter):
+        model.mean, model.std = clip.info.mean, clip.info.std
     name = f"{method}_{clip.info.name}"
     return Predictor(model, clip, chosen, name=name, batch_size=batch_size, dtype=kind)
 

@@ -6,10 +6,12 @@ None of them holds a patches x patches matrix at once: rows are computed, used a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from ovseg._lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["pool", "row_blocks"]
 

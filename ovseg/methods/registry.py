@@ -17,7 +17,7 @@ from ovseg.towers.table import tower_info
 
 __all__ = ["ZooRow", "get_method", "list_methods", "list_models", "nearest", "zoo", "zoo_row"]
 
-_SHARED = {"method", "registry", "segmenter"}  # files beside the methods; the last one imports torch
+_SHARED = {"method", "registry", "segmenter", "two_towers"}  # beside the methods; the last two import torch
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.pos_embed import PosEmbedRule, resize_grid
 from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
+from ovseg.methods.gem import SelfSelf
 from ovseg.methods.maskclip import MaskCLIP
+from ovseg.methods.proxyclip import ProxyAttention
 from ovseg.methods.naclip import NearKeys
 from ovseg.methods.sclip import SCLIP
 from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
@@ -87,6 +89,20 @@ def _pamr() -> Tensor:
     return pamr(0.5 + 0.5 * gen((2, 6, 7), 0.53, 0.2), affinity, (1, 2), 2)[None]
 
 
+def _proxy_rows() -> Tensor:
+    features = gen((1, 5, 4, 6), 0.83, 0.15)
+    ctx = AttentionContext((4, 6), 1.0, 0, extra={"features": features})
+    weights, _ = ProxyAttention()(None, None, torch.eye(24, dtype=torch.float64)[None, None], ctx)
+    return weights[:, 0].amax(dim=-1)
+
+
+def _proxy_attention() -> Tensor:
+    tokens = gen((7, 1, 8), 0.71, 0.3).transpose(0, 1)
+    readout = Readout(ProxyAttention(), residual="none", mlp=False, tail=False)
+    features = _TokenTower().forward_dense(tokens, readout, {"features": gen((1, 5, 4, 6), 0.83, 0.15)})
+    return features.patches.flatten(2).permute(2, 0, 1)
+
+
 def _dinoiser_pool() -> Tensor:
     features, guide = gen((1, 4, 2, 3), 0.45, 0.2), gen((1, 12, 6), 0.33, 0.1)
     return pool(features, guide.unflatten(2, _GRID), 0.2).flatten(2)
@@ -105,10 +121,13 @@ PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
         lambda: attention.gaussian_bias(AttentionContext(_GRID, 1.0), 5.0, torch.zeros(1)),
         1e-6,
     ),
+    "gem_attention_out": (lambda: _attention(SelfSelf()), 1e-6),
     "clearclip_attention_out": (lambda: _attention(attention.query_query), 1e-6),
     "maskclip_readout": (lambda: _readout("own"), 1e-6),
     "catseg_readout": (lambda: _readout("cls"), 1e-5),  # the reference's LayerNorm is float32
     "pamr": (_pamr, 1e-6),
+    "proxyclip_affinity_rowmax": (_proxy_rows, 1e-6),
+    "proxyclip_attention_out": (_proxy_attention, 1e-6),
     "dinoiser_pool": (_dinoiser_pool, 1e-6),
     "pos_resize_A": (lambda: _positions("bicubic_offset"), 1e-6),
     "pos_resize_B": (lambda: _positions("bicubic"), 1e-6),
