@@ -20,23 +20,28 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Resize:
-    """Resizing that keeps the aspect ratio, rounded as mmcv rounds.
+    """Resizing, rounded as mmcv rounds.
 
     Attributes:
         short: Pixels of the short side.
         long: Upper bound of the long side in pixels; the short side shrinks with it.
         whole_patches: Round both sides to multiples of the tower's patch, so that no pixel is lost or padded.
         shrink: Filter for shrinking: ``linear`` samples (mmcv's default, published numbers depend on it),
-            ``area`` averages, which does not alias. Growing is bilinear.
+            ``area`` averages, which does not alias. Growing is bilinear. ``bicubic`` is Pillow's, which does
+            not alias either, for growing too.
+        keep_ratio: Keep the aspect ratio; else both sides become ``short``.
     """
 
     short: int
     long: int = 2048
     whole_patches: bool = False
-    shrink: Literal["linear", "area"] = "linear"
+    shrink: Literal["linear", "area", "bicubic"] = "linear"
+    keep_ratio: bool = True
 
     def size(self, height: int, width: int, patch: int) -> tuple[int, int]:
         """(H, W) after resizing; no side falls below one patch."""
+        if not self.keep_ratio:
+            return max(self.short, patch), max(self.short, patch)
         scale = min(self.long / max(height, width), self.short / min(height, width))
         sides = (int(height * scale + 0.5), int(width * scale + 0.5))
         if self.whole_patches:
@@ -46,11 +51,15 @@ class Resize:
     def __call__(self, image: np.ndarray, patch: int) -> np.ndarray:
         """Resizes (H, W, 3) uint8."""
         import cv2
+        import numpy as np
+        from PIL import Image
 
         height, width = image.shape[:2]
         size = self.size(height, width, patch)
         if size == (height, width):
             return image
+        if self.shrink == "bicubic":
+            return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
         shrinks = size[0] * size[1] < height * width
         method = cv2.INTER_AREA if shrinks and self.shrink == "area" else cv2.INTER_LINEAR
         return cv2.resize(image, size[::-1], interpolation=method)

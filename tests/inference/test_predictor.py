@@ -179,6 +179,19 @@ def test_resize_rounds_as_mmcv_does():
     assert Resize(512, 1024).size(1024, 2048, 16) == (512, 1024)
     assert Resize(520, 520).size(375, 500, 16) == (390, 520)
     assert Resize(336).size(3, 20000, 16) == (16, 2048)
+    assert Resize(448, keep_ratio=False).size(360, 480, 16) == (448, 448)
+
+
+@pytest.mark.parametrize("shrink", ["linear", "area", "bicubic"])
+@pytest.mark.parametrize("size", [(40, 60), (400, 600)])
+def test_resizing_filters(shrink, size):
+    image = np.full((80, 120, 3), 77, np.uint8)
+    resized = Resize(size[0], shrink=shrink)(image, 16)
+    assert resized.shape == (*size, 3)
+    assert (resized == 77).all()
+    if size[0] < 80 and shrink != "linear":  # every pixel counts, so fine stripes become grey
+        image[:, ::4] = 255
+        assert np.ptp(Resize(20, shrink=shrink)(image, 16)[5:-5, 5:-5]) < 20
 
 
 def test_features(predictor, photo, tiny_clip):
