@@ -19,8 +19,8 @@ from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
 from ovseg.methods.gem import SelfSelf
 from ovseg.methods.maskclip import MaskCLIP
-from ovseg.methods.proxyclip import ProxyAttention
 from ovseg.methods.naclip import NearKeys
+from ovseg.methods.proxyclip import ProxyAttention
 from ovseg.methods.sclip import SCLIP
 from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
 from ovseg.towers.layers import BlockConfig
