@@ -1,0 +1,1 @@
+"""Region parts: proposals, their embedding, their classification, the fusion of scores. No mmdet in here."""
