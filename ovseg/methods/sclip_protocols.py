@@ -53,7 +53,7 @@ def sclip_protocol(
 
 def protocols_of(
     *papers: Protocol,
-    miou: Mapping[str, Mapping[str, float]],
+    miou: Mapping[str, Mapping[str, float]] | None = None,
     default: Protocol = DEFAULT_PROTOCOL,
     emoji: Protocol = EMOJI_PROTOCOL,
 ) -> dict[str, Protocol]:
@@ -61,9 +61,10 @@ def protocols_of(
 
     Args:
         *papers: Those of the paper.
-        miou: Published mIoU in percent: data set, then tower.
+        miou: Published mIoU in percent: protocol, then tower; for those that do not bring it.
         default: For users' own images.
         emoji: For the embedded towers.
     """
-    with_numbers = (replace(protocol, paper=miou.get(protocol.name, {})) for protocol in papers)
+    numbers = miou or {}
+    with_numbers = (replace(p, paper=numbers.get(p.name, p.paper)) for p in papers)
     return {protocol.name: protocol for protocol in (default, emoji, *with_numbers)}

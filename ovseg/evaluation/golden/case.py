@@ -115,9 +115,15 @@ class Case:
         return model.eval()
 
     def bank(self, key: str = "text") -> TextBank:
-        """The stored text embeddings: one word per class, or as ``query_idx`` says; class 0 is background."""
+        """The stored text embeddings: one word per class, or as ``query_idx`` says; class 0 is background.
+
+        Rows under ``text_bg`` are words of one more class.
+        """
         rows = self.tensor(key)
         index = [int(k) for k in self.hp.get("query_idx", range(len(rows)))]
+        if "text_bg" in self.arrays:
+            more = self.tensor("text_bg")
+            rows, index = torch.cat([rows, more]), index + [max(index) + 1] * len(more)
         words: list[list[str]] = [[] for _ in range(max(index) + 1)]
         for word, k in enumerate(index):
             words[k].append(f"word {word}")

@@ -17,6 +17,7 @@ from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.pos_embed import PosEmbedRule, resize_grid
 from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
+from ovseg.methods.cliptrase import all_self
 from ovseg.methods.gem import SelfSelf
 from ovseg.methods.maskclip import MaskCLIP
 from ovseg.methods.naclip import NearKeys
@@ -121,6 +122,7 @@ PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
         lambda: attention.gaussian_bias(AttentionContext(_GRID, 1.0), 5.0, torch.zeros(1)),
         1e-6,
     ),
+    "cliptrase_attention_out": (lambda: _attention(all_self), 1e-6),
     "gem_attention_out": (lambda: _attention(SelfSelf()), 1e-6),
     "clearclip_attention_out": (lambda: _attention(attention.query_query), 1e-6),
     "maskclip_readout": (lambda: _readout("own"), 1e-6),

@@ -1,0 +1,65 @@
+"""Clusters of patches against a naive computation."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ovseg.dense.clusters import cluster_patches, regions_of_clusters
+
+
+def blocks(*sizes):
+    """An affinity in which each of some groups of patches looks at itself only."""
+    return torch.block_diag(*(torch.ones(size, size) for size in sizes))
+
+
+def test_groups_are_found_and_strays_are_none():
+    affinity = torch.block_diag(blocks(5, 3), torch.zeros(1, 1)) + 0.01 * torch.rand(9, 9)
+    affinity[8] = torch.arange(9.0)
+    assert cluster_patches(affinity, 0.5, 3).tolist() == [0] * 5 + [1] * 3 + [-1]
+    assert cluster_patches(affinity, 0.5, 4).tolist() == [0] * 5 + [-1] * 4
+
+
+def naive_regions(affinity, clusters, grid, size, output):
+    means = torch.stack([affinity[clusters == c].mean(dim=0) for c in range(int(clusters.max()) + 1)])
+    large = F.interpolate(
+        means.view(-1, *grid)[None],
+        size=(4 * grid[0], 4 * grid[1]),
+        mode="bilinear",
+        align_corners=False,
+    )[0].numpy()
+    smooth = np.empty_like(large)
+    for c, one in enumerate(large):
+        padded = np.pad(one, 3, mode="symmetric")
+        for y, x in np.ndindex(*one.shape):
+            smooth[c, y, x] = np.median(padded[y : y + 7, x : x + 7])
+    full = F.interpolate(torch.from_numpy(smooth)[None], size, mode="bilinear", align_corners=False)
+    return F.interpolate(full, output, mode="bilinear", align_corners=False)[0]
+
+
+@pytest.mark.parametrize(("size", "output"), [((48, 80), (48, 80)), ((50, 83), (31, 97))])
+def test_regions(size, output):
+    torch.manual_seed(0)
+    affinity, clusters = torch.rand(15, 15), torch.randint(-1, 3, (15,))
+    regions = regions_of_clusters(affinity, clusters, (3, 5), size, output)
+    expected = naive_regions(affinity, clusters, (3, 5), size, output)
+    top = expected.topk(2, dim=0).values
+    clear = top[0] - top[1] > 1e-5
+    assert clear.float().mean() > 0.9
+    assert torch.equal(regions[clear], expected.argmax(dim=0)[clear])
+
+
+def test_without_clusters_no_pixel_has_a_region():
+    regions = regions_of_clusters(torch.rand(6, 6), torch.full((6,), -1), (2, 3), (20, 30), (10, 15))
+    assert regions.shape == (10, 15)
+    assert (regions == -1).all()
+
+
+def test_without_scikit_learn_the_cure_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    with pytest.raises(ImportError, match=r"pip install 'ovseg\[cluster\]'"):
+        cluster_patches(torch.rand(4, 4), 0.5, 2)
