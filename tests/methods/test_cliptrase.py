@@ -45,6 +45,7 @@ def test_neighbourhoods_follow_the_number_of_patches():
     assert method.neighbourhood(1)[1] == 1
 
 
+@torch.inference_mode()
 def test_each_region_has_one_label(tiny_clip, photo):
     predictor = ovseg.build("cliptrase", tiny_clip, eps=1.5, min_samples=2)
     field = predictor.model.score_field(
@@ -57,6 +58,7 @@ def test_each_region_has_one_label(tiny_clip, photo):
         assert len(set(result.label_map[field.regions == region].tolist())) == 1
 
 
+@torch.inference_mode()
 def test_scores_may_be_weighted_by_the_class_token(tiny_clip, photo):
     plain, weighted = (ovseg.build("cliptrase", tiny_clip, cls_weighting=on).model for on in (False, True))
     bank = ovseg.build("cliptrase", tiny_clip)._bank(ovseg.Vocabulary.of(["a", "b"]))
