@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from ovseg.inference.predictor import Predictor
 from ovseg.inference.protocol import Protocol
 from ovseg.methods.method import Method
 from ovseg.methods.registry import get_method, is_emoji, nearest, zoo_row
+from ovseg.methods.trained import load_trained
 from ovseg.methods.two_towers import TwoTowerSegmenter
 from ovseg.towers.clip_vit import ViTConfig
 from ovseg.towers.weights import LoadedClip, load_clip
@@ -93,17 +95,24 @@ def build(
         name, names = sorted(unknown)[0], sorted(known | _READOUT_FIELDS | _TOWER_FIELDS)
         raise ValueError(f"{method} has no field {name!r}; {nearest(name, names)}")
     target, kind = _device(device), _dtype(dtype)
-    clip = tower if isinstance(tower, LoadedClip) else load_clip(tower)
+    trained = load_trained(cls, tower)
+    clip = trained.clip if trained else tower if isinstance(tower, LoadedClip) else load_clip(tower)
     clip = _with_tower_fields(clip, {key: settings[key] for key in _TOWER_FIELDS & set(settings)})
     instance = cls(**{key: settings[key] for key in known & set(settings)})
     changes = {key: settings[key] for key in _READOUT_FIELDS & set(settings)}
     if affinity is not None:
         changes["attention"] = _attention(affinity)
     model = instance.build(clip.model, replace(instance.readout, **changes)).to(target).eval()
+    if trained:
+        trained.fill(model)
+    elif cls.trained:
+        names = ", ".join(f"{method}_{tower}" for tower in cls.trained)
+        warnings.warn(f"{cls.title}'s head is untrained here; ovseg.load has {names}", stacklevel=2)
     clip.model.visual.to(kind)
     if isinstance(model, TwoTowerSegmenter):
         model.mean, model.std = clip.info.mean, clip.info.std
-    name = f"{method}_{clip.info.name}"
+    own = clip.info.name
+    name = own if own.startswith(f"{method}_") else f"{method}_{own}"
     return Predictor(model, clip, chosen, name=name, batch_size=batch_size, dtype=kind)
 
 

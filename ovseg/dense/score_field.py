@@ -32,12 +32,15 @@ class Layer:
         rows: ny spans, where each row of windows lies.
         cols: nx spans.
         weight: Share of this layer in the mean over layers (CAT-Seg's global view is a second layer).
+        size: (H, W) in pixels of a resized image of the layer's own, on which its spans lie. Its scores are
+            activated there, and then resized to the field's. None: it is the field's.
     """
 
     scores: Tensor
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
     weight: float = 1.0
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ScoreField:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("a ScoreField needs at least one layer")
+        if self.activation is None and any(layer.size not in (None, self.size) for layer in self.layers):
+            raise ValueError("a layer of another size than the field's needs an activation at that size")
         total = sum(layer.weight for layer in self.layers)
         object.__setattr__(self, "_axes", tuple(self._layer_axes(layer, total) for layer in self.layers))
 
@@ -117,21 +122,11 @@ class ScoreField:
         if self.activation is None:
             return _sum(axes.tile(rows, cols, words) for axes in self._axes).transpose(0, 1)
         needed = slice(0, self.num_words) if self.activation == "softmax" else words
-        row_taps, resized_rows = self._resized(0, rows)
-        col_taps, resized_cols = self._resized(1, cols)
+        taps, canvas_tile = _needed(self.size, self.output_size, (rows, cols))
         canvas = _sum(
-            axes.activated_tile(resized_rows, resized_cols, needed, self.activation) for axes in self._axes
+            axes.activated_tile(canvas_tile, self.size, needed, self.activation) for axes in self._axes
         )
-        if self.activation == "softmax":
-            canvas = canvas[:, words]
-        stretched = _interpolate(canvas, row_taps)
-        return _interpolate(stretched.transpose(0, 2), col_taps).permute(1, 2, 0)
-
-    def _resized(self, axis: int, pixels: slice) -> tuple[_Taps, slice]:
-        """How output pixels follow from a range of resized ones: taps into that range, and the range."""
-        left, right, share = _taps(self.size[axis], self.output_size[axis], pixels)
-        first = int(left[0])
-        return (left - first, right - first, share), slice(first, int(right[-1]) + 1)
+        return _resample(canvas[:, words] if self.activation == "softmax" else canvas, taps).transpose(0, 1)
 
     def full(self) -> Tensor:
         """The whole output (Q, H', W'). For small pictures and tests: it needs all the memory at once."""
@@ -141,12 +136,14 @@ class ScoreField:
         scores = layer.scores.float()
         ny, nx, _, h, w = scores.shape
         resize = self.activation is None
+        size = layer.size or self.size
         mosaic = scores.permute(0, 3, 2, 1, 4).reshape(ny * h, self.num_words, nx * w)
         return _LayerAxes(
             mosaic,
-            _Axis.of(layer.rows, h, self.size[0], self.output_size[0] if resize else None, scores.device),
-            _Axis.of(layer.cols, w, self.size[1], self.output_size[1] if resize else None, scores.device),
+            _Axis.of(layer.rows, h, size[0], self.output_size[0] if resize else None, scores.device),
+            _Axis.of(layer.cols, w, size[1], self.output_size[1] if resize else None, scores.device),
             layer.weight / total,
+            size,
         )
 
 
@@ -207,6 +204,7 @@ class _LayerAxes:
     rows: _Axis
     cols: _Axis
     share: float
+    size: tuple[int, int]
 
     def tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
         """(rows, Q, columns)."""
@@ -214,8 +212,14 @@ class _LayerAxes:
         col_weights, col_cells = self.cols.band(cols)
         return _apply(self.mosaic[row_cells, words, col_cells], row_weights * self.share, col_weights)
 
-    def activated_tile(self, rows: slice, cols: slice, words: slice, activation: str) -> Tensor:
-        """As ``tile``, window by window: an activation does not commute with averaging."""
+    def activated_tile(self, tile: _Tile, size: tuple[int, int], words: slice, activation: str) -> Tensor:
+        """As ``tile``, on an image of some size, window by window: an activation does not commute with
+        averaging or resizing.
+        """
+        if size != self.size:
+            taps, tile = _needed(self.size, size, tile)
+            return _resample(self.activated_tile(tile, self.size, words, activation), taps)
+        rows, cols = tile
         total: Any = 0
         for row_weights, row_cells, row_share in self.rows.windows(rows):
             for col_weights, col_cells, col_share in self.cols.windows(cols):
@@ -232,6 +236,7 @@ def _apply(cells: Tensor, row_weights: Tensor, col_weights: Tensor) -> Tensor:
 
 
 _Taps = tuple[Tensor, Tensor, Tensor]
+_Tile = tuple[slice, slice]
 
 
 def _taps(cells: int, length: int, pixels: slice = slice(None)) -> _Taps:
@@ -248,6 +253,25 @@ def _taps(cells: int, length: int, pixels: slice = slice(None)) -> _Taps:
     left = position.long().clamp(max=cells - 1)
     right = (left + 1).clamp(max=cells - 1)
     return left, right, position - left
+
+
+def _needed(
+    source: tuple[int, int], target: tuple[int, int], tile: _Tile
+) -> tuple[tuple[_Taps, _Taps], _Tile]:
+    """What resizing ``source`` to ``target`` pixels needs for a tile: taps into a tile of it, and that."""
+    taps, ranges = [], []
+    for axis in range(2):
+        left, right, share = _taps(source[axis], target[axis], tile[axis])
+        first = int(left[0])
+        taps.append((left - first, right - first, share))
+        ranges.append(slice(first, int(right[-1]) + 1))
+    return (taps[0], taps[1]), (ranges[0], ranges[1])
+
+
+def _resample(values: Tensor, taps: tuple[_Taps, _Taps]) -> Tensor:
+    """(rows, Q, columns) along both axes."""
+    stretched = _interpolate(values, taps[0])
+    return _interpolate(stretched.transpose(0, 2), taps[1]).transpose(0, 2)
 
 
 def _interpolate(values: Tensor, taps: _Taps) -> Tensor:

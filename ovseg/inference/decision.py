@@ -286,7 +286,7 @@ class _Run:
             elif isinstance(rule, RegionVote) and self.regions is not None:
                 labels.label_map = label = _voted(label, self.regions.to(label.device), len(self.background))
             elif isinstance(rule, DropBackground):
-                label[self.background[label.clamp(min=0)] & (label >= 0)] = -1
+                label[self.background[label.clamp(min=0)] & (label >= 0)] = rule.label
 
 
 def _voted(label: Tensor, regions: Tensor, classes: int) -> Tensor:

@@ -236,6 +236,9 @@ class Predictor:
         )
 
     def _bank(self, vocabulary: Vocabulary) -> TextBank:
+        if self.protocol.synonyms == "first":
+            classes = (replace(item, words=item.words[:1]) for item in vocabulary.classes)
+            vocabulary = Vocabulary(tuple(classes), vocabulary.name)
         key = (vocabulary, self._templates)
         if key not in self._banks:
             with torch.inference_mode():

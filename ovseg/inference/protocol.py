@@ -27,15 +27,15 @@ class Resize:
         long: Upper bound of the long side in pixels; the short side shrinks with it.
         whole_patches: Round both sides to multiples of the tower's patch, so that no pixel is lost or padded.
         shrink: Filter for shrinking: ``linear`` samples (mmcv's default, published numbers depend on it),
-            ``area`` averages, which does not alias. Growing is bilinear. ``bicubic`` is Pillow's, which does
-            not alias either, for growing too.
+            ``area`` averages, which does not alias. Growing is bilinear. ``bicubic`` and ``bilinear`` are
+            Pillow's, which do not alias either, for growing too.
         keep_ratio: Keep the aspect ratio; else both sides become ``short``.
     """
 
     short: int
     long: int = 2048
     whole_patches: bool = False
-    shrink: Literal["linear", "area", "bicubic"] = "linear"
+    shrink: Literal["linear", "area", "bicubic", "bilinear"] = "linear"
     keep_ratio: bool = True
 
     def size(self, height: int, width: int, patch: int) -> tuple[int, int]:
@@ -58,8 +58,8 @@ class Resize:
         size = self.size(height, width, patch)
         if size == (height, width):
             return image
-        if self.shrink == "bicubic":
-            return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+        if self.shrink in ("bicubic", "bilinear"):
+            return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling[self.shrink.upper()]))
         shrinks = size[0] * size[1] < height * width
         method = cv2.INTER_AREA if shrinks and self.shrink == "area" else cv2.INTER_LINEAR
         return cv2.resize(image, size[::-1], interpolation=method)
@@ -77,6 +77,7 @@ class Protocol:
         pad: Padding of each window.
         templates: Name of the prompt templates (``ovseg.vocab.templates``).
         average: How embeddings of templates become one row (``ovseg.vocab.text_bank``).
+        synonyms: Which query words of a class are used: ``all``, or the ``first``.
         words: Name of the shipped word list that is used where the user names no classes.
         steps: The decision.
         background: Default of ``Predictor.segment``'s rule for pixels that are none of the classes. None: the
@@ -93,6 +94,7 @@ class Protocol:
     pad: Pad | None = None
     templates: str = "imagenet80"
     average: Literal["norm_mean_norm", "mean", "keep"] = "norm_mean_norm"
+    synonyms: Literal["all", "first"] = "all"
     words: str | None = None
     steps: tuple[Step, ...] = ()
     background: str | None = None

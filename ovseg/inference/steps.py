@@ -132,9 +132,14 @@ class RegionVote(Step):
 
 @dataclass(frozen=True)
 class DropBackground(Step):
-    """Pixels won by a class marked as background become unlabelled (-1)."""
+    """Pixels won by a class marked as background get ``label``.
+
+    Attributes:
+        label: Class index, or -1 for unlabelled.
+    """
 
     stage = "rule"
+    label: int = -1
 
 
 STEPS: dict[str, type[Step]] = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ovseg.dense.features import DenseFeatures
     from ovseg.towers.clip import CLIP
     from ovseg.towers.clip_resnet import ModifiedResNet
+    from ovseg.towers.table import TowerInfo
 
 __all__ = ["DEFAULT_PROTOCOL", "EMOJI_PROTOCOL", "Method"]
 
@@ -53,6 +54,8 @@ class Method:
         code_licence: Licence of that code ("none" where it has none); ours is the project's own.
         towers: Towers of the zoo rows.
         protocols: Named settings, at least ``default``.
+        trained: Weights of whole models (CLIP as it was tuned, and what the method learned) by the right part
+            of the zoo's names; they are among ``towers`` too.
     """
 
     name: ClassVar[str]
@@ -62,6 +65,7 @@ class Method:
     code_licence: ClassVar[str]
     towers: ClassVar[tuple[str, ...]]
     protocols: ClassVar[Mapping[str, Protocol]] = {"default": DEFAULT_PROTOCOL, "emoji": EMOJI_PROTOCOL}
+    trained: ClassVar[Mapping[str, TowerInfo]] = {}
 
     @property
     def readout(self) -> Readout:
@@ -79,6 +83,16 @@ class Method:
     def refine(self, scores: Tensor, features: DenseFeatures, tower: Any) -> Tensor:
         """Acts on the cosine scores (B, Q, h, w) at patch resolution of features read from ``tower``."""
         return scores
+
+    @classmethod
+    def owns(cls, state_dict: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is that of a whole trained model of this method, in any layout."""
+        return False
+
+    @classmethod
+    def convert(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict that it ``owns``, in the layout of the model that ``build`` returns."""
+        return dict(state_dict)
 
     def build(self, clip: CLIP, readout: Readout) -> nn.Module:
         """The model; methods with learned parts return their own module."""

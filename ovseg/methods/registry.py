@@ -17,7 +17,13 @@ from ovseg.towers.table import tower_info
 
 __all__ = ["ZooRow", "get_method", "list_methods", "list_models", "nearest", "zoo", "zoo_row"]
 
-_SHARED = {"method", "registry", "segmenter", "two_towers"}  # beside the methods; the last two import torch
+_SHARED = {
+    "method",
+    "registry",
+    "segmenter",
+    "trained",
+    "two_towers",
+}  # beside the methods; some import torch
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ def zoo() -> dict[str, ZooRow]:
 
 def _row(method: type[Method], tower: str) -> ZooRow:
     note = "embedded; knows drawings, not photographs" if is_emoji(tower) else ""
-    return ZooRow(f"{method.name}_{tower}", method.name, tower, tower_info(tower).licence, note)
+    weights = method.trained.get(tower) or tower_info(tower)
+    return ZooRow(f"{method.name}_{tower}", method.name, tower, weights.licence, note)
 
 
 def zoo_row(name: str) -> ZooRow:

@@ -33,7 +33,8 @@ def test_any_size_and_number_of_classes(method, size, classes, tiny_clip):
     model = ovseg.build(method, tiny_clip).model
     with torch.inference_mode():
         scores = model(torch.randn(2, 3, *size), bank(classes))
-    assert scores.shape == (2, classes, size[0] // 16, size[1] // 16)
+    finer = scores.shape[2] // (size[0] // 16)  # some heads score several cells per patch
+    assert scores.shape == (2, classes, size[0] // 16 * finer, size[1] // 16 * finer)
     assert scores.isfinite().all()
 
 
@@ -60,7 +61,9 @@ def test_a_score_field_covers_the_image(method, tiny_clip):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_bfloat16_stays_close(method, tiny_clip, photo):
+    torch.manual_seed(0)  # some methods have a head that has not learned anything yet
     full = ovseg.build(method, tiny_clip).segment(photo, ["cat", "dog", "sky"], background="none")
+    torch.manual_seed(0)
     half = ovseg.build(method, tiny_clip, dtype="bfloat16")
     result = half.segment(photo, ["cat", "dog", "sky"], background="none")
     ovseg.build(method, tiny_clip, dtype="float32")  # the fixture's weights are shared
@@ -71,7 +74,7 @@ def test_bfloat16_stays_close(method, tiny_clip, photo):
 def test_declaration(method):
     cls = get_method(method)
     assert cls.title and cls.paper and cls.reference and cls.code_licence
-    assert set(cls.towers) <= set(list_towers())
+    assert set(cls.towers) <= {*list_towers(), *cls.trained}
     assert isinstance(cls.protocols["default"], Protocol)
     for name, protocol in cls.protocols.items():
         assert protocol.name == name

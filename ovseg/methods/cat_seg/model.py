@@ -1,0 +1,140 @@
+"""CAT-Seg's model: CLIP, the learned upsampling of its inner features, and the cost aggregation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.dense.features import DenseFeatures
+from ovseg.dense.readout import Readout
+from ovseg.dense.score_field import Layer, ScoreField
+from ovseg.dense.view import View
+from ovseg.dense.windows import slide
+from ovseg.methods.cat_seg.aggregator import Aggregator
+from ovseg.methods.cat_seg.loss import segmentation_loss
+from ovseg.methods.cat_seg.tuning import add_prompts
+from ovseg.towers.clip import CLIP
+from ovseg.towers.clip_vit import VisionTransformer
+from ovseg.vocab.text_bank import TextBank
+
+if TYPE_CHECKING:
+    from ovseg.methods.cat_seg import CATSeg
+
+__all__ = ["CATSegModel"]
+
+_VIT_ONLY = "a cost aggregation needs the blocks of a ViT; choose a vit_* tower"
+
+
+class CATSegModel(nn.Module):
+    """Scores words on four times the patch grid.
+
+    Args:
+        clip: Both towers. In training the text tower runs as well, and its gradients flow.
+        method: Settings.
+        readout: How the visual tower is read; by default the method's own.
+
+    Raises:
+        ValueError: The tower is no ViT.
+    """
+
+    def __init__(self, clip: CLIP, method: CATSeg, readout: Readout | None = None) -> None:
+        super().__init__()
+        if not isinstance(clip.visual, VisionTransformer):
+            raise ValueError(_VIT_ONLY)
+        self.clip, self.method = clip, method
+        config = clip.visual.config
+        depth, width = config.blocks.layers, config.blocks.width
+        blocks = method.guidance_blocks or (max(depth // 3 - 1, 0), max(2 * depth // 3 - 1, 0))
+        self.taps = tuple((block, "out") for block in blocks)
+        self.readout = replace(readout or method.readout, taps=self.taps)
+        if method.prompts:
+            add_prompts(clip, method.prompts)
+        head = replace(method.aggregator, embed_dim=config.output_dim)
+        self.upsample = nn.ModuleList(
+            nn.ConvTranspose2d(width, channels, scale, stride=scale)
+            for channels, scale in zip(head.guidance_dims, (2, 4))
+        )
+        self.aggregator = Aggregator(head)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per patch of the tower's input."""
+        return self.clip.visual.stride
+
+    @property
+    def resolution(self) -> int:
+        """Pixels along each side of what the tower sees."""
+        return self.method.grid * self.stride
+
+    def features(self, image: Tensor) -> DenseFeatures:
+        """Dense features in the joint space of normalised images (B, 3, H, W), at their own size."""
+        return self.clip.visual.forward_dense(image, self.readout)  # type: ignore[arg-type]
+
+    def guidance(self, features: DenseFeatures) -> tuple[Tensor, Tensor, Tensor]:
+        """Image features that guide the aggregation, on one, two and four times the grid."""
+        coarse, fine = (
+            up(features.taps[tap][:, 1:].transpose(1, 2).unflatten(2, features.grid).float())
+            for up, tap in zip(self.upsample, self.taps)
+        )
+        return features.patches.float(), coarse, fine
+
+    def head(self, features: DenseFeatures, rows: Tensor) -> Tensor:
+        """Logits (B, Q, 4 h, 4 w) of words with text embeddings (Q, T, C)."""
+        pooling = self.method.train_pooling if self.training else self.method.pooling
+        guidance = self.guidance(features)
+        return self.aggregator(guidance[0], rows.float(), guidance, (pooling, pooling))
+
+    def forward(self, image: Tensor, bank: TextBank) -> Tensor:
+        """Logits (B, Q, 4 h, 4 w) of the words in normalised images (B, 3, H, W), at their own size."""
+        return self.head(self.features(image), bank.rows)
+
+    def loss(self, image: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """The training loss of normalised images.
+
+        Args:
+            image: (B, 3, H, W); resized to what the tower sees.
+            labels: (B, H, W) class indices, 255 for none.
+            rows: (K, T, C) text embeddings of the classes, with gradients where the text tower is tuned.
+        """
+        logits = self.head(self.features(self.fit(image)), rows)
+        return segmentation_loss(logits, labels, self.method.ignored)
+
+    def fit(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) resized to the tower's input, whatever its shape."""
+        size = (self.resolution, self.resolution)
+        return F.interpolate(image, size, mode="bilinear", align_corners=False)
+
+    def score_field(self, view: View, bank: TextBank) -> ScoreField:
+        """Probabilities of one image: as one window, or as windows of a square and the whole."""
+        if self.method.canvas is None:
+            return self._whole(view, bank)
+        return self._windows(view, bank, self.method.canvas)
+
+    def _whole(self, view: View, bank: TextBank) -> ScoreField:
+        """Probabilities at the decoder's resolution, stretched over the image."""
+        (image,) = view.batches()
+        scores = self(self.fit(image), bank).sigmoid()
+        return ScoreField.from_windows(scores, slide(view.output_size))
+
+    def _windows(self, view: View, bank: TextBank, canvas: int) -> ScoreField:
+        """Windows of the canvas at the weight of a global view."""
+        method = self.method
+        grid = slide((canvas, canvas), method.window, method.stride)
+        square, glance = (
+            F.interpolate(view.image[None], (side, side), mode="bilinear", align_corners=False)[0]
+            for side in (canvas, method.window)
+        )
+        cut = replace(view, image=square, grid=grid)
+        whole = replace(view, image=glance, grid=slide((method.window, method.window)))
+        scores = [
+            torch.cat([self(self.fit(windows), bank) for windows in part.batches()]) for part in (cut, whole)
+        ]
+        layers = (
+            Layer(scores[0].unflatten(0, (len(grid.tops), len(grid.lefts))), *grid.spans()),
+            Layer(scores[1][None], *whole.grid.spans(), size=whole.grid.size),
+        )
+        return ScoreField(layers, grid.size, view.output_size, "sigmoid")

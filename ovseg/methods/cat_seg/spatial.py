@@ -1,0 +1,92 @@
+"""Spatial aggregation: the cost embedding of each class, as an image of its own (section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg.methods.cat_seg.chunks import over_chunks
+from ovseg.methods.cat_seg.windows import windows_of
+
+__all__ = ["SpatialAggregation"]
+
+
+class SpatialAggregation(nn.Module):
+    """A regular and a shifted window block (Swin, without relative positions), guided by the image.
+
+    Args:
+        width: Channels C of the cost embedding.
+        guidance: Channels G of the image guidance.
+        heads: Attention heads.
+        window: Cells along the side of a window.
+    """
+
+    def __init__(self, width: int, guidance: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.guidance_norm = nn.LayerNorm(guidance)
+        self.regular = WindowBlock(width, guidance, heads)
+        self.shifted = WindowBlock(width, guidance, heads)
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Cost embeddings (K, h, w, C) of the classes of one image with its guidance (h, w, G)."""
+        grid = (x.shape[1], x.shape[2])
+        guidance = self.guidance_norm(guidance)[None]
+        steps = []
+        for block, shifted in ((self.regular, False), (self.shifted, True)):
+            windows = windows_of(grid, self.window, shifted)
+            steps.append((block, windows, windows.cut(block.attention.guide(guidance))))
+
+        def both(part: Tensor) -> Tensor:
+            for block, windows, guides in steps:
+                part = windows.join([block(*pair) for pair in zip(windows.cut(part), guides)])
+            return part
+
+        return over_chunks(both, x)
+
+
+class WindowBlock(nn.Module):
+    """Pre-norm attention and MLP (GELU). Works on the windows of any number of classes at once."""
+
+    def __init__(self, width: int, guidance: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = GuidedAttention(width, guidance, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        """Windows (m, n, N, C) of n classes, with the guide (m, 1, N, 3 C) of each window."""
+        x = x + self.attention(self.norm1(x), guide)
+        return x + self.mlp(self.norm2(x))
+
+
+class GuidedAttention(nn.Module):
+    """Attention whose queries and keys also see the image.
+
+    The reference concatenates the guidance to the tokens of every class before it projects them. The image is
+    the same for all classes: a projection of both is the sum of two projections, and that of the guidance
+    (``guide``) is computed once.
+    """
+
+    def __init__(self, width: int, guidance: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.q = nn.Linear(width + guidance, width)
+        self.k = nn.Linear(width + guidance, width)
+        self.v = nn.Linear(width, width)
+        self.proj = nn.Linear(width, width)
+
+    def guide(self, guidance: Tensor) -> Tensor:
+        """(..., G) to what it adds to q, k and v, biases included: (..., 3 C)."""
+        q, k = (F.linear(guidance, part.weight[:, self.width :], part.bias) for part in (self.q, self.k))
+        return torch.cat([q, k, self.v.bias.expand_as(q)], dim=-1)
+
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+        """Normed windows (m, n, N, C) to the attention's output of the same shape."""
+        weight = torch.cat([self.q.weight[:, : self.width], self.k.weight[:, : self.width], self.v.weight])
+        qkv = F.linear(x, weight) + guide
+        q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (m n, heads, N, d)
+        return self.proj(mixed.transpose(1, 2).reshape(x.shape))

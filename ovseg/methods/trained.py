@@ -1,0 +1,86 @@
+"""Weights of models that were trained as a whole: the tuned towers, and the method's learned parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ovseg.methods.method import Method
+from ovseg.towers.checkpoints import CheckpointError, check_fits, read_state_dict
+from ovseg.towers.clip import architecture
+from ovseg.towers.download import fetch_weights
+from ovseg.towers.infer import infer_config
+from ovseg.towers.table import TowerInfo
+from ovseg.towers.tokenizer import Tokenizer
+from ovseg.towers.weights import LoadedClip, build_clip
+
+__all__ = ["Trained", "load_trained"]
+
+_CLIP = "clip."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model's weights, its CLIP already built.
+
+    Attributes:
+        clip: The tuned towers.
+        state_dict: Of the whole model, in our layout.
+    """
+
+    clip: LoadedClip
+    state_dict: Mapping[str, Tensor]
+
+    def fill(self, model: nn.Module) -> None:
+        """Puts the weights into the model that was built around ``clip``.
+
+        Raises:
+            CheckpointError: Names or shapes differ.
+        """
+        check_fits(self.state_dict, model, self.clip.info.name)
+        model.load_state_dict(self.state_dict)
+
+
+def load_trained(method: type[Method], weights: Any, allow_download: bool = True) -> Trained | None:
+    """The weights of a trained model of a method, by the name in ``Method.trained`` or from a file.
+
+    Args:
+        method: The method.
+        weights: As for ``ovseg.build``.
+        allow_download: False to fail where the weights are not on this machine.
+
+    Returns:
+        None if ``weights`` are those of a bare CLIP.
+
+    Raises:
+        WeightsUnavailableError: The weights are not here and cannot be fetched; says what to put where.
+        CheckpointError: The file is damaged or does not fit.
+    """
+    if not method.trained or not isinstance(weights, str | os.PathLike):
+        return None
+    info = method.trained.get(os.fspath(weights))
+    path = Path(weights) if info is None else fetch_weights(info, allow_download=allow_download)
+    if not path.is_file():
+        return None
+    stored = read_state_dict(path)
+    if not method.owns(stored):
+        if info is None:
+            return None
+        raise CheckpointError(f"{path} is no checkpoint of {method.title}; fetch or copy it again")
+    state_dict = method.convert(stored)
+    return Trained(_clip(state_dict, info or TowerInfo(path.stem, "", sources=(str(path),))), state_dict)
+
+
+def _clip(state_dict: Mapping[str, Tensor], info: TowerInfo) -> LoadedClip:
+    """The CLIP inside a model. Files of unknown origin have OpenAI's activation, as all published ones do."""
+    weights = {
+        name.removeprefix(_CLIP): value for name, value in state_dict.items() if name.startswith(_CLIP)
+    }
+    config = architecture(info.arch) if info.arch else infer_config(weights, "quick_gelu")
+    model = build_clip(config, weights, info.name)
+    return LoadedClip(model, Tokenizer(config.text.context_length), info)
