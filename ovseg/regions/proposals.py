@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import batched_nms
 
 from ovseg.regions.boxes import clip_boxes, rescale_boxes
 
@@ -48,7 +48,7 @@ class Proposals:
 
 
 def select_proposals(
-    proposals: Proposals,
+    levels: Sequence[Proposals],
     size: tuple[int, int],
     *,
     before: int = 6000,
@@ -58,22 +58,29 @@ def select_proposals(
     """What leaves an RPN: the best boxes, without those that repeat better ones.
 
     Args:
-        proposals: With objectness, decoded.
+        levels: Decoded boxes with objectness, of each level of a pyramid; NMS is within a level.
         size: (H, W) of the image; boxes are clipped to it and empty ones dropped.
-        before: Most that enter NMS.
+        before: Most of a level that enter NMS.
         threshold: IoU above which a box repeats another (RegionCLIP: 0.9; detectors: 0.7).
         after: Most that leave.
 
     Raises:
         ValueError: There is no objectness to choose by.
     """
-    if proposals.logits is None:
+    kept = [_best(level, size, before) for level in levels]
+    boxes = torch.cat([boxes for boxes, _ in kept])
+    logits = torch.cat([logits for _, logits in kept])
+    index = torch.cat([torch.full((len(x),), i, device=x.device) for i, (_, x) in enumerate(kept)])
+    return Proposals(boxes, logits)[batched_nms(boxes.float(), logits.float(), index, threshold)[:after]]
+
+
+def _best(level: Proposals, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
+    if level.logits is None:
         raise ValueError("these proposals have no objectness to choose by; use them all")
-    proposals = proposals[proposals.logits.topk(min(before, len(proposals))).indices]
-    proposals = replace(proposals, boxes=clip_boxes(proposals.boxes, size))
-    proposals = proposals[(proposals.boxes[:, 2:] > proposals.boxes[:, :2]).all(dim=1)]
-    assert proposals.logits is not None
-    return proposals[nms(proposals.boxes.float(), proposals.logits.float(), threshold)[:after]]
+    logits, order = level.logits.sort(descending=True, stable=True)
+    boxes = clip_boxes(level.boxes[order[:count]], size)
+    real = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return boxes[real], logits[:count][real]
 
 
 def given_proposals(

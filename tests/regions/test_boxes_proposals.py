@@ -52,17 +52,19 @@ def test_clipping_and_rescaling():
 def test_the_best_boxes_without_repetition():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9.5], [20, 20, 30, 30], [50, 0, 60, 10], [5, 5, 5, 9]])
     chosen = select_proposals(
-        Proposals(boxes, torch.tensor([1.0, 2.0, -3.0, 0.5, 9.0])), (40, 40), threshold=0.9, after=2
+        [Proposals(boxes, torch.tensor([1.0, 2.0, -3.0, 0.5, 9.0]))], (40, 40), threshold=0.9, after=2
     )
     assert chosen.boxes.tolist() == [
         [0, 0, 10, 9.5],
         [20, 20, 30, 30],
     ]  # one repeats, one is outside, one is empty
     assert chosen.logits.tolist() == [2, -3]
-    few = select_proposals(Proposals(boxes[:3], torch.tensor([1.0, 2, 3])), (40, 40), before=1)
+    few = select_proposals([Proposals(boxes[:3], torch.tensor([1.0, 2, 3]))], (40, 40), before=1)
     assert few.boxes.tolist() == [[20, 20, 30, 30]]
+    levels = [Proposals(boxes[:1], torch.tensor([1.0])), Proposals(boxes[1:3], torch.tensor([2.0, 3.0]))]
+    assert len(select_proposals(levels, (40, 40))) == 3  # boxes repeat those of their own level only
     with pytest.raises(ValueError, match="no objectness"):
-        select_proposals(Proposals(boxes), (40, 40))
+        select_proposals([Proposals(boxes)], (40, 40))
 
 
 def test_given_boxes_are_checked():

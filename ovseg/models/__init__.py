@@ -1,0 +1,12 @@
+"""The OpenMMLab side: components for configs of mmseg and mmdet, by ``type="ovseg.NAME"`` or class.
+
+``custom_imports = dict(imports=["ovseg.models"])`` is all that a config needs.
+"""
+
+from ovseg.ops.mmcv_ext import install
+
+install()  # before anything imports mmcv.ops, as all of mmdet does
+
+from ovseg.models import detectors, losses  # noqa: E402
+
+__all__ = ["detectors", "losses"]

@@ -1,0 +1,13 @@
+"""Open-vocabulary detectors on mmdet's base classes, samplers, coders and metrics."""
+
+from ovseg.models.detectors.clip_c4 import CLIPPoolHead, CLIPResNetC4
+from ovseg.models.detectors.cosine_head import CosineBBoxHead
+from ovseg.models.detectors.localiser import FrozenLocaliser
+from ovseg.models.detectors.preprocessor import TwoViewPreprocessor
+from ovseg.models.detectors.region_clip import RegionCLIPDetector
+from ovseg.models.detectors.roi_head import RegionRoIHead
+
+__all__ = [
+    "CLIPPoolHead", "CLIPResNetC4", "CosineBBoxHead", "FrozenLocaliser", "RegionCLIPDetector",
+    "RegionRoIHead", "TwoViewPreprocessor",
+]  # fmt: skip
