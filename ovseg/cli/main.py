@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.debug:
             raise
         say(f"ovseg {args.command}: error: {_in_words(error)}")
-        return 2 if isinstance(error, ValueError) else 1
+        return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
 
 
 def _in_words(error: Exception) -> str:

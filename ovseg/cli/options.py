@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.console import say
@@ -78,7 +78,7 @@ def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
 
     if args.vocab is not None:
         return Vocabulary.of(args.vocab)
-    files = [text for text in args.classes if Path(text).is_file()]
+    files = [text for text in args.classes if os.path.isfile(text)]  # unlike Path's, false for any text
     if files:
         raise ValueError(
             f"{files[0]!r} stands among the classes but is a file; "

@@ -31,6 +31,7 @@ def test_ctrl_c_is_130_and_one_line(monkeypatch, photo, capsys):
     ("error", "code", "line"),
     [
         (ValueError("no model 'm'; near: n"), 2, "ovseg segment: error: no model 'm'; near: n"),
+        (FileNotFoundError("no weight file at x.pt"), 2, "ovseg segment: error: no weight file at x.pt"),
         (OSError("weights are not here. Fetch X"), 1, "ovseg segment: error: weights are not here. Fetch X"),
         (KeyError("x"), 1, "ovseg segment: error: KeyError: 'x' (--debug shows where)"),
     ],

@@ -68,6 +68,12 @@ def test_a_file_of_classes(predictor, photo, tmp_path):
     assert predictor.vocabulary.names == ("road", "person")
 
 
+def test_a_class_may_be_long(predictor, photo, tmp_path):
+    name = "a " + "very " * 60 + "long name"
+    assert main(["segment", str(photo), "--classes", name, "--out", str(tmp_path / "out")]) == 0
+    assert predictor.vocabulary.names == (name,)
+
+
 def test_options_reach_the_predictor(predictor, photo, tmp_path):
     options = "--model some_model --device cpu --batch-size 3 --background floor=0.3 --templates vild14"
     main(["segment", str(photo), "--classes", "x", "--out", str(tmp_path / "out"), *options.split()])
