@@ -1,11 +1,11 @@
 """Affinities applied to features or scores after a tower has run.
 
-None of them holds a patches x patches matrix at once: rows are computed, used and dropped.
+None of them holds a dense patches x patches matrix: its rows are computed, used and dropped, or it is sparse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ovseg._lazy import F, torch
@@ -13,9 +13,10 @@ from ovseg._lazy import F, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["pool", "row_blocks"]
+__all__ = ["pool", "propagate", "row_blocks"]
 
 _BLOCK_ELEMENTS = 1 << 20  # of an affinity at once: 4 MB stay in the processor's cache
+_SOLVE_ELEMENTS = 1 << 23  # of the scores solved for at once: the solver holds five such tensors of 32 MB
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -47,3 +48,52 @@ def pool(features: Tensor, guide: Tensor, gamma: float | None) -> Tensor:
             weights = weights.masked_fill(weights < max(gamma, 0.0), 0.0)
         pooled.append((weights @ tokens) / (weights.sum(dim=2, keepdim=True) + 1e-6))
     return torch.cat(pooled, dim=1).transpose(1, 2).reshape_as(features)
+
+
+def propagate(
+    graph: Callable[[Tensor], Tensor],
+    scores: Tensor,
+    alpha: float,
+    iterations: int = 10,
+    tolerance: float = 1e-6,
+) -> Tensor:
+    """Label propagation (Zhou et al., NIPS 2004): solves (I - alpha S) Z = scores by conjugate gradients.
+
+    Args:
+        graph: Multiplies (N, q) by the symmetric, normalised adjacency S.
+        scores: (N, Q); each column is solved on its own, as far as the iterations reach.
+        alpha: Share of the neighbours, 0 to below 1.
+        iterations: At most; published numbers depend on it, as 10 do not reach the solution.
+        tolerance: A column is done when its residual is below this share of its norm.
+
+    Returns:
+        (N, Q), without gradient.
+    """
+    columns = max(_SOLVE_ELEMENTS // len(scores), 1)
+    solved = torch.empty_like(scores)
+    with torch.no_grad():
+        for first in range(0, scores.shape[1], columns):
+            part = slice(first, first + columns)
+            solved[:, part] = _conjugate_gradients(graph, scores[:, part], alpha, iterations, tolerance)
+    return solved
+
+
+def _conjugate_gradients(
+    graph: Callable[[Tensor], Tensor], scores: Tensor, alpha: float, iterations: int, tolerance: float
+) -> Tensor:
+    residual = scores.contiguous().clone()
+    solution, direction = torch.zeros_like(residual), residual.clone()
+    power = residual.norm(dim=0) ** 2
+    enough = tolerance**2 * power
+    for _ in range(iterations):
+        open_ = power > enough
+        if not open_.any():
+            break
+        image = torch.add(direction, graph(direction), alpha=-alpha)
+        # columns that are done stay as they are
+        step = torch.where(open_, power / (direction * image).sum(dim=0), 0.0)
+        solution.addcmul_(direction, step)
+        residual.addcmul_(image, step, value=-1)
+        before, power = power, residual.norm(dim=0) ** 2
+        direction = torch.addcmul(residual, direction, torch.where(open_, power / before, 0.0))
+    return solution

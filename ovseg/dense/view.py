@@ -44,13 +44,18 @@ class View:
 
     def batches(self) -> Iterator[Tensor]:
         """Normalised, padded windows (n, 3, h, w), n at most ``batch_size``, in the order of the grid."""
+        for crops in self.crops():
+            yield self._prepared(crops).to(self.dtype)
+
+    def crops(self) -> Iterator[Tensor]:
+        """As ``batches``, but the bare windows in [0, 1]."""
         boxes = list(self.grid.boxes())
         for first in range(0, len(boxes), self.batch_size):
             crops = [
                 self.image[:, top:bottom, left:right]
                 for top, left, bottom, right in boxes[first : first + self.batch_size]
             ]
-            yield self._prepared(torch.stack(crops)).to(self.dtype)
+            yield torch.stack(crops)
 
     def _prepared(self, windows: Tensor) -> Tensor:
         pad = self.grid.pad

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from ovseg.dense import operators
-from ovseg.dense.operators import pool
+from ovseg.dense.operators import pool, propagate
 
 
 def naive_pool(features, guide, gamma):
@@ -46,3 +46,36 @@ def test_pool_carries_gradients_to_both():
     guide = torch.randn(1, 6, 3, 3, requires_grad=True)
     pool(features, guide, 0.1).sum().backward()
     assert features.grad.abs().sum() > 0 and guide.grad.abs().sum() > 0
+
+
+def random_graph(count):
+    weights = torch.rand(count, count, dtype=torch.float64)
+    weights = (weights + weights.T).fill_diagonal_(0)
+    root = weights.sum(1).rsqrt()
+    return root[:, None] * weights * root
+
+
+def test_propagation_reaches_the_exact_solution():
+    torch.manual_seed(0)
+    graph, scores = random_graph(20), torch.randn(20, 3, dtype=torch.float64)
+    exact = torch.linalg.solve(torch.eye(20, dtype=torch.float64) - 0.9 * graph, scores)
+    found = propagate(lambda x: graph @ x, scores, 0.9, iterations=50, tolerance=1e-12)
+    torch.testing.assert_close(found, exact)
+    assert not torch.allclose(propagate(lambda x: graph @ x, scores, 0.9, iterations=2), exact, rtol=1e-3)
+
+
+def test_propagation_without_neighbours_changes_nothing():
+    scores = torch.randn(6, 2)
+    torch.testing.assert_close(propagate(lambda x: 0 * x, scores, 0.5), scores)
+
+
+def test_columns_are_solved_one_by_one(monkeypatch):
+    """Also one that is zero, and one that is done before the others."""
+    torch.manual_seed(0)
+    graph, scores = random_graph(12), torch.randn(12, 5, dtype=torch.float64)
+    scores[:, 1] = 0
+    scores[:, 2] = torch.linalg.eigh(graph).eigenvectors[:, 0]
+    together = propagate(lambda x: graph @ x, scores, 0.95)
+    monkeypatch.setattr(operators, "_SOLVE_ELEMENTS", 24)
+    torch.testing.assert_close(propagate(lambda x: graph @ x, scores, 0.95), together)
+    assert together.isfinite().all() and (together[:, 1] == 0).all()

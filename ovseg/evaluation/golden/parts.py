@@ -9,19 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.dense import attention
-from ovseg.dense.operators import pool
+from ovseg.dense.operators import pool, propagate
 from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.pos_embed import PosEmbedRule, resize_grid
 from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
+from ovseg.methods.cat_seg.classes import linear_attention
 from ovseg.methods.cliptrase import all_self
 from ovseg.methods.gem import SelfSelf
+from ovseg.methods.lposs.graphs import patch_graph
 from ovseg.methods.maskclip import MaskCLIP
 from ovseg.methods.naclip import NearKeys
 from ovseg.methods.proxyclip import ProxyAttention
+from ovseg.methods.resclip.feedback import feedback_map
 from ovseg.methods.sclip import SCLIP
 from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
 from ovseg.towers.layers import BlockConfig
@@ -109,6 +113,23 @@ def _dinoiser_pool() -> Tensor:
     return pool(features, guide.unflatten(2, _GRID), 0.2).flatten(2)
 
 
+def _lposs_exact() -> Tensor:
+    features = F.normalize(gen((6, 5), 0.61, 0.3), dim=1)
+    centres = torch.tensor([[y, x] for y in (8, 24) for x in (8, 24, 40)], dtype=torch.float64)
+    graph = patch_graph(features, centres, neighbours=4, gamma=3.0, sigma=0.01, power=1.0)
+    return propagate(graph, gen((6, 3), 0.27, 0.5), 0.95, iterations=100, tolerance=1e-12)
+
+
+def _linear_attention() -> Tensor:
+    q, k, v = (gen((1, 4, 2, 3), a, b).transpose(1, 2) for a, b in ((0.5, 0.1), (0.6, 0.2), (0.7, 0.3)))
+    return linear_attention(q, k, v).transpose(1, 2)
+
+
+def _resclip_sfr_map() -> Tensor:
+    labels = torch.tensor([[[0, 0, 1, 1], [0, 1, 1, 2], [2, 2, 1, 0]]])
+    return F.pad(feedback_map(labels, 5.0, "shortened", "flat"), (1, 0, 1, 0))
+
+
 def _positions(rule: PosEmbedRule) -> Tensor:
     return resize_grid(gen((1, 1, 3, 3), 0.9, 0.1), (5, 7), rule)
 
@@ -123,6 +144,7 @@ PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
         1e-6,
     ),
     "cliptrase_attention_out": (lambda: _attention(all_self), 1e-6),
+    "resclip_sfr_map": (_resclip_sfr_map, 1e-6),
     "gem_attention_out": (lambda: _attention(SelfSelf()), 1e-6),
     "clearclip_attention_out": (lambda: _attention(attention.query_query), 1e-6),
     "maskclip_readout": (lambda: _readout("own"), 1e-6),
@@ -130,7 +152,9 @@ PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
     "pamr": (_pamr, 1e-6),
     "proxyclip_affinity_rowmax": (_proxy_rows, 1e-6),
     "proxyclip_attention_out": (_proxy_attention, 1e-6),
+    "lposs_exact": (_lposs_exact, 1e-6),
     "dinoiser_pool": (_dinoiser_pool, 1e-6),
+    "catseg_linear_attention": (_linear_attention, 1e-6),
     "pos_resize_A": (lambda: _positions("bicubic_offset"), 1e-6),
     "pos_resize_B": (lambda: _positions("bicubic"), 1e-6),
     "pos_resize_C": (lambda: _positions("bicubic_antialias"), 1e-6),
