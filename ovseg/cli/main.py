@@ -18,6 +18,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = (demo, segment, models)
 """Modules of the sub-commands, in the order of the help text."""
 
+_PIPE_CLOSED = 141  # what a shell reports for a program that ends so
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
@@ -35,13 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be valid UTF-8
     try:
-        try:
-            return _run(_parser().parse_args(argv))
-        finally:
-            print(end="", flush=True)  # a closed pipe shall show here and not when the interpreter ends
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains while it flushes stdout
-        return 141
+        code = _run(_parser().parse_args(argv))
+    except SystemExit:
+        _flush()
+        raise
+    return _flush() or code
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
                 warnings.showwarning = show_warning
             return args.run(args)
     except BrokenPipeError:
-        raise
+        return _PIPE_CLOSED
     except KeyboardInterrupt:
         say("ovseg: stopped; files written so far are complete")
         return 130
@@ -60,6 +60,19 @@ def _run(args: argparse.Namespace) -> int:
             raise
         say(f"ovseg {args.command}: error: {_in_words(error)}")
         return 2 if isinstance(error, ValueError | FileNotFoundError) else 1
+
+
+def _flush() -> int:
+    """Writes out stdout, as the interpreter would at its end, but without a traceback. Returns 0 or a code."""
+    try:
+        print(end="", flush=True)
+        return 0
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            return _PIPE_CLOSED
+        say(f"ovseg: error: stdout cannot be written ({error.strerror})")
+        return 1
 
 
 def _in_words(error: Exception) -> str:

@@ -115,7 +115,11 @@ class Vocabulary:
         if not isinstance(source, (str, os.PathLike)):
             return _warned(_build(read_strings(source)))
         path = Path(source)
-        if isinstance(source, os.PathLike) or path.suffix.lower() in {".txt", ".json"} or os.path.isfile(path):
+        if (
+            isinstance(source, os.PathLike)
+            or path.suffix.lower() in {".txt", ".json"}
+            or os.path.isfile(path)
+        ):
             return _warned(_build(read_file(path), path.name))
         data = read_list(source)
         entries = _distinct(read_entries(data["classes"]))

@@ -58,15 +58,30 @@ def test_version_and_no_command(capsys):
     assert stop.value.code == 2
 
 
+_PRINTING = """if True:
+    import sys
+    from ovseg.cli import models
+    from ovseg.cli.main import main
+    models.run = lambda args: print("a row") or 0
+    sys.exit(main(["models"]))"""
+
+
 def test_a_closed_pipe_is_no_traceback():
-    code = """if True:
-        import sys
-        from ovseg.cli import models
-        from ovseg.cli.main import main
-        models.run = lambda args: print("a row") or 0
-        sys.exit(main(["models"]))"""
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-c", _PRINTING], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_stdout_is_no_traceback(unbuffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", _PRINTING], stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
