@@ -12,6 +12,8 @@ from ovseg.methods.registry import get_method, list_methods, zoo
 
 __all__ = ["method_table", "with_table"]
 
+_ROOT = Path(__file__).resolve().parents[1]
+
 _BEGIN, _END = "<!-- methods: written by tools/method_table.py -->", "<!-- end of methods -->"
 
 
@@ -21,8 +23,11 @@ def method_table() -> str:
     for name in list_methods():
         method = get_method(name)
         models = sum(row.method == name for row in zoo().values())
-        code = f"[{method.reference}](https://github.com/{method.reference}) ({method.code_licence})"
-        lines.append(f"| {method.title} | `{name}` | {models} | {method.paper} | {code} |")
+        page = f"docs/methods/{name}.md"
+        title = f"[{method.title}]({page})" if (_ROOT / page).exists() else method.title
+        licence = "no licence" if method.code_licence == "none" else method.code_licence
+        code = f"[{method.reference}](https://github.com/{method.reference}), {licence}"
+        lines.append(f"| {title} | `{name}` | {models} | {method.paper} | {code} |")
     return "\n".join(lines)
 
 
@@ -42,5 +47,5 @@ def with_table(text: str) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1] / "README.md")
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else _ROOT / "README.md")
     path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")

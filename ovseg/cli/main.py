@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _flush() -> int:
-    """Writes out stdout, as the interpreter would at its end, but without a traceback. Returns 0 or a code."""
+    """Writes out stdout, as the interpreter would at its end, without a traceback. Returns 0 or a code."""
     try:
         print(end="", flush=True)
         return 0
