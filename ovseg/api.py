@@ -106,8 +106,8 @@ def build(
     if trained:
         trained.fill(model)
     elif cls.trained:
-        names = ", ".join(f"{method}_{tower}" for tower in cls.trained)
-        warnings.warn(f"{cls.title}'s head is untrained here; ovseg.load has {names}", stacklevel=2)
+        rows = ", ".join(f"{method}_{weights}" for weights in cls.trained)
+        warnings.warn(f"{cls.title}'s head is untrained here; ovseg.load has {rows}", stacklevel=2)
     clip.model.visual.to(kind)
     if isinstance(model, TwoTowerSegmenter):
         model.mean, model.std = clip.info.mean, clip.info.std

@@ -217,4 +217,5 @@ def _gradients(model: torch.nn.Module) -> dict[str, Tensor]:
 def _gradient_outputs(case: Case, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     norms = torch.stack([found[name].norm() for name in case.meta["info"]["grad_norm_names"]])
     out = {f"grad/{name}": value for name, value in found.items()}
-    return out | {"grad_norms": norms, "grad_norm_total": norms.norm()}
+    total = torch.stack([value.norm() for value in found.values()]).norm()
+    return out | {"grad_norms": norms, "grad_norm_total": total}

@@ -96,18 +96,20 @@ def set_trainable(model: CATSegModel, mode: FineTune) -> None:
             prompt tokens of the image tower. ``none``: CLIP stays as it is.
 
     Raises:
-        ValueError: The mode is unknown, or the model has no prompts to train.
+        ValueError: The mode is unknown, or does not fit a model with or without prompts.
     """
     if mode not in get_args(FineTune):
         raise ValueError(f"unknown fine-tuning mode {mode!r}; one of {', '.join(get_args(FineTune))}")
     if mode == "prompt" and not model.method.prompts:
         raise ValueError("the model has no prompt tokens; build it with prompts=4, say")
+    if mode == "attention" and model.method.prompts:
+        raise ValueError("mode 'attention' leaves prompt tokens as they are; build the model without prompts")
     model.requires_grad_(True)
     model.clip.requires_grad_(False)
     for block in _blocks(model.clip):
         if mode == "attention":
-            if not isinstance(block.attn, SplitAttention | PromptedAttention):
-                block.attn = SplitAttention(block.attn)
+            if not isinstance(block.attn, SplitAttention):
+                block.attn = SplitAttention(block.attn).requires_grad_(False)
             for weight in (block.attn.q_proj_weight, block.attn.v_proj_weight):
                 weight.requires_grad_(True)
         elif mode == "full":
