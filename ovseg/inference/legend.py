@@ -1,4 +1,4 @@
-"""The legend beside or below a picture: which colour is which class, and how much of the image it takes."""
+"""The legend beside or below a picture: which colour is which class, and how much of it there is."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ class LegendEntry:
         name: What it says.
         fallback: What it says where no font has the letters of ``name``.
         colour: RGB of the swatch; None draws an empty one (unlabelled).
-        fraction: Of the image, 0 to 1.
+        fraction: Of the image, 0 to 1; or
+        count: Number of objects.
     """
 
     name: str
     fallback: str
     colour: tuple[int, int, int] | None
-    fraction: float
+    fraction: float = 0.0
+    count: int | None = None
 
     @property
-    def percent(self) -> str:
-        """The fraction for people: "37 %", "4.2 %", "<0.1 %"."""
+    def amount(self) -> str:
+        """The count or the fraction for people: "3", "37 %", "4.2 %", "<0.1 %"."""
+        if self.count is not None:
+            return str(self.count)
         value = 100 * self.fraction
         if value < 0.1:
             return "<0.1 %"
@@ -127,7 +131,7 @@ def add_legend(picture: np.ndarray, entries: list[LegendEntry]) -> np.ndarray:
         name = shorten(name, font, layout.names[column])
         draw.text((x + layout.name_left, middle), name, ink, font, anchor="lm")
         right = x + layout.column_width(column)
-        draw.text((right, middle), entry.percent, _FAINT, fonts.plain, anchor="rm")
+        draw.text((right, middle), entry.amount, _FAINT, fonts.plain, anchor="rm")
     return np.asarray(canvas)
 
 
@@ -139,7 +143,9 @@ def _shortened(entries: list[LegendEntry]) -> list[LegendEntry]:
     shown = entries[: _MOST_ENTRIES - 1 - len(last)]
     rest = entries[len(shown) : len(entries) - len(last)]
     total = sum(entry.fraction for entry in rest)
-    return [*shown, LegendEntry(f"{len(rest)} more", "", None, total), *last]
+    counts = [entry.count for entry in rest if entry.count is not None]
+    more = LegendEntry(f"{len(rest)} more", "", None, total, sum(counts) if counts else None)
+    return [*shown, more, *last]
 
 
 def _capped(lengths: list[int], text: int) -> list[int]:

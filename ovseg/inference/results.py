@@ -120,7 +120,7 @@ class SegResult:
         chosen = writer(format or writer_for(path))
         if path.suffix.lower() not in chosen.suffixes:
             raise ValueError(f"{path}: format {format!r} is written to {' or '.join(chosen.suffixes)} files")
-        return chosen.write(self, path)[0]
+        return chosen.write_any(self, path)[0]
 
     def to_coco(self, image_id: int = 1) -> dict[str, Any]:
         """COCO annotations as plain data: one RLE per class in the image. Category ids are labels + 1."""
@@ -181,6 +181,51 @@ class DetResult:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes among the objects, in the order of the vocabulary."""
         return tuple(self.vocabulary.names[label] for label in np.unique(self.labels))
+
+    def overlay(self, image: ImageSource | None = None, *, legend: bool = True) -> np.ndarray:
+        """The image with its boxes (and masks) and their names, (H', W', 3) uint8 RGB.
+
+        Args:
+            image: What to draw on, of the same size; the image that was searched by default.
+            legend: Add a panel with the names and how many there are of each.
+
+        Raises:
+            ValueError: There is no image, or it is of another size.
+        """
+        from ovseg.inference.images import read_image
+        from ovseg.inference.render_boxes import draw_detections
+
+        pixels = self.image if image is None else read_image(image)
+        if pixels is None:
+            raise ValueError(
+                "this result keeps no image to draw on; pass one, as in result.overlay('photo.jpg'), "
+                "or detect with keep_image=True"
+            )
+        return draw_detections(pixels, self, legend=legend)
+
+    def save(self, path: str | os.PathLike[str], format: str | None = None) -> Path:
+        """Writes the result to a file, whole or not at all.
+
+        Args:
+            path: Its name. Missing folders are made.
+            format: ``coco``, ``overlay`` or ``yolo``; by default the name decides: ``x.coco.json``, ``x.txt``
+                (YOLO), ``x.png`` or ``x.jpg`` (overlay).
+
+        Returns:
+            The path of the file. ``yolo`` puts ``classes.txt`` beside it.
+
+        Raises:
+            ValueError: No such format, or the format does not take this suffix or detections.
+            ovseg._files.WriteError: An OSError: the folder cannot be written, or the disk is full.
+        """
+        from ovseg.inference.writers import writer, writer_for
+
+        path = Path(path)
+        name = format or writer_for(path, "detections")
+        chosen = writer(name)
+        if path.suffix.lower() not in chosen.suffixes:
+            raise ValueError(f"{path}: format {name!r} is written to {' or '.join(chosen.suffixes)} files")
+        return chosen.write_any(self, path)[0]
 
     def to_coco(self, image_id: int = 1) -> dict[str, Any]:
         """COCO annotations as plain data, one per object, with its score. Category ids are labels + 1."""

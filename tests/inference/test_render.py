@@ -140,7 +140,7 @@ def test_hundreds_of_classes_are_summed_up() -> None:
     [(1, "100 %"), (0.372, "37 %"), (0.0996, "10 %"), (0.0994, "9.9 %"), (0.0001, "<0.1 %")],
 )
 def test_percent(fraction: float, text: str) -> None:
-    assert LegendEntry("a", "", None, fraction).percent == text
+    assert LegendEntry("a", "", None, fraction).amount == text
 
 
 def test_long_names_end_in_an_ellipsis_within_their_width() -> None:

@@ -90,12 +90,13 @@ def test_which_formats_there_are() -> None:
 def test_a_new_file_in_the_package_is_a_new_format(tmp_path: Path) -> None:
     from ovseg.inference import writers
 
-    (tmp_path / "lines.py").write_text("WRITER = 'the new one'\n")
+    code = "from ovseg.inference.writers import Writer\nWRITER = Writer('.x', ('.x',), print, None, 'the new one')\n"
+    (tmp_path / "lines.py").write_text(code)
     list_writers.cache_clear()
     try:
         with mock.patch.object(writers, "__path__", [*writers.__path__, str(tmp_path)]):
             assert "lines" in list_writers()
-            assert writer("lines") == "the new one"
+            assert writer("lines").in_words == "the new one"
     finally:
         list_writers.cache_clear()
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from ovseg import __version__
 from ovseg._files import atomic_path
-from ovseg.inference.results import SegResult, pixel_counts
+from ovseg.inference.results import DetResult, SegResult, pixel_counts
 from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["categories", "describe", "present", "restore", "write_json"]
 
 
-def describe(result: SegResult) -> dict[str, Any]:
+def describe(result: SegResult | DetResult) -> dict[str, Any]:
     """What a result says besides its arrays, as plain data for JSON."""
     return {
         "version": __version__,

@@ -1,4 +1,4 @@
-"""``coco``: COCO annotations, one run-length encoded mask per class in the image ("stuff")."""
+"""``coco``: COCO annotations: one run-length encoded mask per class ("stuff"), or one box per object."""
 
 from __future__ import annotations
 
@@ -99,6 +99,13 @@ def _write(result: SegResult, path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
+def _write_detections(result: DetResult, path: Path) -> tuple[Path, ...]:
+    document = detection_to_coco(result)
+    document["info"]["ovseg"] = describe(result)
+    write_json(document, path)
+    return (path,)
+
+
 def _read(path: Path) -> SegResult:
     from pycocotools import mask
 
@@ -118,5 +125,6 @@ WRITER = Writer(
     suffixes=(".json",),
     write=_write,
     read=_read,
-    in_words="COCO annotations, one RLE per class in the image",
+    in_words="COCO annotations: one RLE per class, or one box per object",
+    write_detections=_write_detections,
 )

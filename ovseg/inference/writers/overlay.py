@@ -1,4 +1,4 @@
-"""``overlay``: a picture for people, the image under its classes with a legend."""
+"""``overlay``: a picture for people, the image with its classes or boxes and a legend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from ovseg._files import atomic_path
-from ovseg.inference.results import SegResult
+from ovseg.inference.results import DetResult, SegResult
 from ovseg.inference.writers import Writer
 
 __all__ = ["WRITER"]
@@ -15,7 +15,7 @@ __all__ = ["WRITER"]
 _JPEG_LIMIT = 65500  # pixels a side, of libjpeg
 
 
-def _write(result: SegResult, path: Path) -> tuple[Path, ...]:
+def _write(result: SegResult | DetResult, path: Path) -> tuple[Path, ...]:
     from PIL import Image
 
     picture = Image.fromarray(result.overlay())
@@ -37,5 +37,6 @@ WRITER = Writer(
     suffixes=(".png", ".jpg", ".jpeg"),
     write=_write,
     read=None,
-    in_words="the image under its classes, with a legend",
+    in_words="the image with its classes or boxes, and a legend",
+    write_detections=_write,
 )
