@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -130,7 +130,11 @@ class VisionTransformer(nn.Module):
         return self.tail((cls + last.feed_forward(cls))[:, 0])
 
     def forward_dense(
-        self, image: Tensor, readout: Readout | None = None, extra: Mapping[str, Any] | None = None
+        self,
+        image: Tensor,
+        readout: Readout | None = None,
+        extra: Mapping[str, Any] | None = None,
+        feedback: Callable[[DenseFeatures], Mapping[str, Any]] | None = None,
     ) -> DenseFeatures:
         """Dense features of a batch.
 
@@ -138,6 +142,8 @@ class VisionTransformer(nn.Module):
             image: (B, 3, H, W), normalised.
             readout: How the last blocks are rewritten; by default the plain forward.
             extra: Passed to the attention function as ``ctx.extra``.
+            feedback: Is called with the features; then the rewritten blocks are run once more, with what it
+                returns added to ``ctx.extra`` (ResCLIP).
 
         Returns:
             ``patches`` (B, C, h, w); see ``DenseFeatures``.
@@ -146,7 +152,7 @@ class VisionTransformer(nn.Module):
             ValueError: The image is smaller than a patch, or a tap names a block that is not there.
         """
         readout = readout or Readout()
-        return _DenseForward(self, readout, self.grid_of(image), extra or {})(image)
+        return _DenseForward(self, readout, self.grid_of(image), extra or {})(image, feedback)
 
 
 class _DenseForward:
@@ -165,7 +171,9 @@ class _DenseForward:
                 f"last_blocks={readout.last_blocks}, but the tower has {len(self.blocks)} blocks"
             )
 
-    def __call__(self, image: Tensor) -> DenseFeatures:
+    def __call__(
+        self, image: Tensor, feedback: Callable[[DenseFeatures], Mapping[str, Any]] | None = None
+    ) -> DenseFeatures:
         readout = self.readout
         first = len(self.blocks) - readout.last_blocks
         x = self.tower.embed(image, readout.pos_embed)
@@ -173,6 +181,17 @@ class _DenseForward:
             x = self._plain(i, x)
         if readout.drop_cls:
             x, self.prefix = x[:, 1:], 0
+        start = self.grid, self.prefix
+        features = self._read(x, first)
+        if feedback is not None:
+            self.extra = {**self.extra, **feedback(features)}
+            self.grid, self.prefix = start  # the attention may have changed them
+            features = self._read(x, first)
+        return features
+
+    def _read(self, x: Tensor, first: int) -> DenseFeatures:
+        """The rewritten blocks, from ``first`` on, and what follows them."""
+        readout = self.readout
         streams = {"inplace": self._inplace, "parallel": self._parallel, "accumulate": self._accumulate}
         tokens = streams[readout.stream](x, first)
         if readout.tail:

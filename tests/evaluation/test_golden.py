@@ -29,6 +29,8 @@ def test_smallest_case(method):
 @pytest.mark.skipif(not FULL.is_dir(), reason="the full set of golden vectors is not here")
 @pytest.mark.parametrize("method", known_methods())
 def test_all_cases(method):
+    if not (FULL / method).is_dir():
+        pytest.skip("made by this project from the authors' code; all cases are in tests/golden")
     assert not [check.line() for check in check_directory(FULL, method) if not check.ok]
 
 
