@@ -7,6 +7,7 @@ from ovseg.ops.mmcv_ext import install
 
 install()  # before anything imports mmcv.ops, as all of mmdet does
 
+from ovseg.datasets import emoji_scenes, segmentation  # noqa: E402
 from ovseg.models import detectors, losses  # noqa: E402
 
-__all__ = ["detectors", "losses"]
+__all__ = ["detectors", "emoji_scenes", "losses", "segmentation"]
