@@ -76,6 +76,7 @@ def export_tower(
     path = Path(folder) / f"{name}.safetensors"
     with atomic_path(path) as temporary:
         save_file(half, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # safetensors leaves it to its owner
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
