@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["compare", "max_difference", "peak_memory", "record", "time_command", "time_ms"]
+__all__ = ["compare", "fresh_run", "max_difference", "peak_memory", "record", "time_command", "time_ms"]
 
 
 def compare(
@@ -106,19 +106,27 @@ def time_command(argv: Sequence[str], *, repeats: int = 5) -> float:
 
 
 def peak_memory(prepare: Callable[..., Callable[[], Any]], **arguments: Any) -> int:
-    """Bytes that a step adds to the peak memory of a process.
+    """Bytes that a step adds to the peak memory of a process; see ``fresh_run``."""
+    return fresh_run(prepare, **arguments)[1]
 
-    A fresh process prepares and does the step; another only prepares; the difference of their peaks is the
-    answer.
+
+def fresh_run(prepare: Callable[..., Callable[[], Any]], **arguments: Any) -> tuple[float, int]:
+    """Does a step once in a fresh process.
+
+    Another process only prepares it; the difference of their peaks is what the step adds.
 
     Args:
         prepare: Function at the top level of a module that makes what the step needs and returns the step.
         **arguments: For ``prepare``; JSON values.
 
+    Returns:
+        Milliseconds of the step, and bytes that it adds to the peak memory of a process.
+
     Raises:
         RuntimeError: A process failed; its last words are quoted.
     """
-    return _child_peak(prepare, arguments, step=True) - _child_peak(prepare, arguments, step=False)
+    milliseconds, peak = _child_run(prepare, arguments, step=True)
+    return milliseconds, peak - _child_run(prepare, arguments, step=False)[1]
 
 
 def max_difference(ours: Any, reference: Any) -> float:
@@ -145,7 +153,7 @@ def _round(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _child_peak(prepare: Callable[..., Any], arguments: dict[str, Any], *, step: bool) -> int:
+def _child_run(prepare: Callable[..., Any], arguments: dict[str, Any], *, step: bool) -> tuple[float, int]:
     import torch
 
     job = [prepare.__module__, prepare.__qualname__, arguments, step, torch.get_num_threads()]
@@ -154,7 +162,8 @@ def _child_peak(prepare: Callable[..., Any], arguments: dict[str, Any], *, step:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{prepare.__qualname__} failed in its own process: {done.stderr[-500:]}")
-    return int(done.stdout.split()[-1])
+    milliseconds, peak = done.stdout.split()[-2:]
+    return float(milliseconds), int(peak)
 
 
 def _child() -> None:
@@ -163,9 +172,8 @@ def _child() -> None:
 
     torch.set_num_threads(threads)
     run = getattr(importlib.import_module(module), function)(**arguments)
-    if step:
-        run()
-    print(_peak_bytes())
+    milliseconds = _once(run) if step else 0.0
+    print(_round(milliseconds), _peak_bytes())
 
 
 def _peak_bytes() -> int:

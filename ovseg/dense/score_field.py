@@ -19,8 +19,8 @@ from ovseg.dense.windows import Span, WindowGrid
 
 __all__ = ["Layer", "ScoreField"]
 
-_BLOCK_ELEMENTS = 1 << 20  # scores computed at once: 4 MB stay in the processor's cache
-_BLOCK_COLUMNS = 512  # narrow blocks meet few cells, so that the product below stays small
+_BLOCK_ELEMENTS = 1 << 18  # scores computed at once: 1 MB stays in the processor's cache
+_BLOCK_COLUMNS = 256  # narrow blocks meet few cells, so that the product below stays small
 
 
 @dataclass(frozen=True)

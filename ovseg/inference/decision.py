@@ -235,7 +235,7 @@ class _Run:
         for words in self._chunks(_pixels(rows, cols)):
             scores = self.source.tile(rows, cols, words)
             if self.scale is not None:
-                scores = scores * self.scale
+                scores.mul_(self.scale)
             classes = self.classes[words]
             new = self._reduce(scores, classes, needs_second)
             winner = new if winner is None else winner.against(new)
@@ -262,13 +262,13 @@ class _Run:
 
     def _reduce(self, scores: Tensor, classes: Tensor, needs_second: bool) -> _Winner:
         log_z = second = None
+        value, word = scores.max(dim=0)
         if self.softmax is not None:
             terms = scores if self.softmax.over == "words" else _per_class(scores, classes)
-            top = terms.amax(dim=0)
-            log_z = (terms - top).exp_().sum(dim=0).log_().add_(top)
+            log_z = (terms - value).exp_().sum(dim=0).log_().add_(value)
         if self.banned is not None:
             scores = scores.masked_fill(self.banned[classes][:, None, None], -torch.inf)
-        value, word = scores.max(dim=0)
+            value, word = scores.max(dim=0)
         label = classes[word]
         if needs_second:
             others = scores.masked_fill(classes[:, None, None] == label, -torch.inf)
