@@ -1,4 +1,4 @@
-"""The 847 classes of ADE20K: a fact shared by all who evaluate on them (MaskFormer's conversion lists them)."""
+"""The 847 classes of ADE20K: a fact that all evaluations on them share (MaskFormer's conversion lists it)."""
 
 __all__ = ["IDS"]
 
