@@ -21,6 +21,7 @@ from ovseg.datasets.emoji import WordGroup, training_texts, word_table
 from ovseg.dense.pos_embed import resize_pos_embed
 from ovseg.towers.clip import CLIP, architecture
 from ovseg.towers.clip_vit import VisionTransformer
+from ovseg.towers.weights import load_clip
 from ovseg.training.losses import RegionTargets, caption_loss, name_loss, patch_loss, region_loss
 from ovseg.training.tokens import CompactTokenizer
 
@@ -81,6 +82,8 @@ class CLIPPretrainer(BaseModel):
         interpolate: Share of the steps on small images that see the whole position table, scaled down, as at
             inference, rather than a window of it.
         autocast: Whether the towers run in bfloat16.
+        start: Name or file of a tower to train on from, as ``load_clip`` takes it; by default from scratch.
+            Unlike a resume it needs neither the checkpoint nor the same words.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class CLIPPretrainer(BaseModel):
         dropout: Mapping[str, Any] | None = None,
         interpolate: float = 0.3,
         autocast: bool = True,
+        start: str | None = None,
     ) -> None:
         super().__init__()
         self.weights, self.dropout = LossWeights(**weights or {}), PatchDropout(**dropout or {})
@@ -106,10 +110,22 @@ class CLIPPretrainer(BaseModel):
         if not isinstance(self.clip.visual, VisionTransformer):
             raise ValueError("CLIPPretrainer trains ViTs; vision_cfg describes a ResNet")
         self.visual: VisionTransformer = self.clip.visual
-        start_positions(self.visual)
         self.token_ids: Tensor
         self.register_buffer("token_ids", torch.tensor(self.tokenizer.token_ids))
+        self.start = start
+        if start is None:
+            start_positions(self.visual)
+        else:
+            self.clip.load_state_dict(self._weights_of(load_clip(start).model))
         self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+
+    def _weights_of(self, other: CLIP) -> dict[str, Tensor]:
+        """Those of a CLIP with the full token table; tokens it never saw (rows of zeros) start anew."""
+        state = other.state_dict()
+        rows = state["text.token_embedding.weight"][self.token_ids]
+        fresh = self.clip.text.token_embedding.weight.detach()
+        seen = rows.any(dim=1, keepdim=True)
+        return {**state, "text.token_embedding.weight": torch.where(seen, rows, fresh)}
 
     def normalise(self, image: Tensor) -> Tensor:
         """(B, S, S, 3) uint8 to (B, 3, S, S)."""

@@ -96,12 +96,12 @@ class PretrainHook(Hook):
         self.batches = batches
 
     def before_train(self, runner: Runner) -> None:
-        """Whitens the first layer, unless the training goes on from a checkpoint."""
-        if runner.iter > 0 or runner._load_from:
+        """Whitens the first layer, unless the training goes on from other weights."""
+        model = runner.model
+        if runner.iter > 0 or runner._load_from or model.start is not None:
             return
         dataset = runner.train_dataloader.dataset
         images = [torch.from_numpy(dataset[step]["image"]) for step in range(self.batches)]
-        model = runner.model
         size = min(image.shape[1] for image in images)
         small = torch.cat([model.normalise(image[:, :size, :size]) for image in images])
         whiten_patches(model.visual.conv1, small)

@@ -299,6 +299,9 @@ def test_training_stops_resumes_and_exports(tmp_path, monkeypatch):
     loaded = load_clip(path)
     assert loaded.info.mean == tuple(small_config().model.mean)
     assert loaded.info.background_words == word_table().textures
+    onward = pretrainer(start=str(path)).clip.state_dict()
+    for key, value in onward.items():
+        assert torch.allclose(value, halves["state_dict"][f"clip.{key}"], atol=1e-3, rtol=1e-3), key
     rows = loaded.model.text.token_embedding.weight
     ids = halves["state_dict"]["token_ids"]
     untouched = torch.ones(len(rows), dtype=torch.bool)
