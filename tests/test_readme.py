@@ -101,9 +101,11 @@ def test_the_example_of_a_new_method_works(tiny_clip, photo):
 
 def test_method_table_is_current(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(_ROOT / "tools"), *sys.path])
-    from method_table import with_table
+    from method_table import comparison, with_table
 
+    page = (_ROOT / "docs" / "methods" / "index.md").read_text(encoding="utf-8")
     assert with_table(_README) == _README, "run: python tools/method_table.py"
+    assert comparison() == page, "run: python tools/method_table.py"
 
 
 def test_says_what_the_embedded_model_knows():
