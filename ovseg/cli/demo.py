@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     predictor = ovseg.load(EMBEDDED_MODEL)
     for scene in scenes:
         result = predictor.segment(_SCENES / scene["file"], scene["classes"])
-        path, *_ = writer("overlay").write(result, output_path(args.out, scene["file"], "overlay"))
+        path, *_ = writer("overlay").write_any(result, output_path(args.out, scene["file"], "overlay"))
         print(path, flush=True)
         title = f"{scene['file']}: {result.seconds:.2f} s"
         share_table(result.vocabulary, result.area(), result.unlabelled, title)

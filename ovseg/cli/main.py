@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Sequence
 
 import ovseg
-from ovseg.cli import demo, models, segment
+from ovseg.cli import demo, detect, models, segment
 from ovseg.cli.console import say, show_warning
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = (demo, segment, models)
+COMMANDS = (demo, segment, detect, models)
 """Modules of the sub-commands, in the order of the help text."""
 
 _PIPE_CLOSED = 141  # what a shell reports for a program that ends so

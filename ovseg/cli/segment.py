@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-import traceback
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.console import progress, say, share_table
 from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
-from ovseg.inference.writers import list_writers, output_path, writer
+from ovseg.cli.outputs import add_output_options, write_result
 
 if TYPE_CHECKING:
-    from ovseg.inference.images import SourceFile
-    from ovseg.inference.results import Failure, SegResult
+    from ovseg.inference.results import SegResult
 
 __all__ = ["add_parser", "run"]
 
@@ -39,16 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, or patterns in quotes")
     add_class_options(parser)
     add_model_options(parser)
-    parser.add_argument(
-        "--out", type=Path, default=Path("ovseg_out"), metavar="DIR", help="(default: ovseg_out)"
-    )
-    parser.add_argument(
-        "--format",
-        type=_formats,
-        default=["overlay", "png"],
-        metavar="LIST",
-        help=f"comma-separated, of {', '.join(list_writers())} (default: overlay,png)",
-    )
+    add_output_options(parser, "labels", ["overlay", "png"])
     parser.set_defaults(run=run)
     return parser
 
@@ -75,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
         for source, result in zip(
             sources, predictor.segment(sources, background=args.background), strict=True
         ):
-            _take(result, source, args, tally)
+            if write_result(result, source, args):
+                tally.add(result)  # type: ignore[arg-type]  # a failure is never written
+            else:
+                tally.failed += 1
             advance()
     if tally.done:
         share_table(vocabulary, *tally.shares())
@@ -101,32 +92,3 @@ class _Tally:
     def shares(self) -> tuple[dict[str, float], float]:
         """Mean area by class, and the mean area without a class."""
         return {name: area / self.done for name, area in self.areas.items()}, self.unlabelled / self.done
-
-
-def _take(result: SegResult | Failure, source: SourceFile, args: argparse.Namespace, tally: _Tally) -> None:
-    """Writes one result in all formats and prints the paths, or says what went wrong."""
-    from ovseg._files import WriteError
-    from ovseg.inference.results import Failure
-
-    if isinstance(result, Failure):
-        tally.failed += 1
-        say(f"failed: {result.message}")
-        if args.debug:
-            traceback.print_exception(result.error)
-        return
-    try:
-        for format in args.format:
-            path, *_ = writer(format).write(result, output_path(args.out, source.relative, format))
-            print(path, flush=True)
-        tally.add(result)
-    except WriteError as error:
-        tally.failed += 1
-        say(f"failed: {source}: {error}")
-
-
-def _formats(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in list_writers():
-            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(list_writers())}")
-    return names

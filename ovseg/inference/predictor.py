@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -17,9 +17,18 @@ from ovseg.dense.view import View
 from ovseg.dense.windows import slide
 from ovseg.inference.background import BackgroundRule
 from ovseg.inference.decision import Labels, decide
+from ovseg.inference.detection import (
+    SEGMENTS,
+    ProposalSource,
+    find_proposals,
+    foreground_scores,
+    region_objects,
+    score_regions,
+    segment_objects,
+)
 from ovseg.inference.images import ImageSource, read_image
 from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
-from ovseg.inference.results import Failure, SegResult
+from ovseg.inference.results import DetResult, Failure, SegResult
 from ovseg.inference.steps import Pamr, Softmax, Step
 from ovseg.towers.weights import LoadedClip
 from ovseg.vocab.cache import TextCache
@@ -29,6 +38,8 @@ from ovseg.vocab.vocabulary import Vocabulary, VocabularySource
 __all__ = ["Predictor"]
 
 _TOKENS_PER_BATCH = 4096
+_DETECTION_THRESHOLD = 0.3  # of probabilities among all words that compete
+_Result = TypeVar("_Result")
 
 
 class Predictor:
@@ -142,24 +153,77 @@ class Predictor:
             ValueError: No classes are known, an argument is wrong, or (one image) it cannot be read.
         """
         plan = self._plan(classes, background)
-        if _is_image(source):
-            return self._segment(source, plan, keep_image, class_scores)  # type: ignore[arg-type]
-        return self._stream(source, plan, keep_image, class_scores)  # type: ignore[arg-type]
+
+        def one(image: ImageSource) -> SegResult:
+            return self._segment(image, plan, keep_image, class_scores)
+
+        return one(source) if _is_image(source) else _stream(source, one)  # type: ignore[arg-type]
+
+    @overload
+    def detect(  # type: ignore[overload-overlap]
+        self,
+        source: ImageSource,
+        classes: VocabularySource | None = ...,
+        *,
+        proposals: ProposalSource = ...,
+        background: str | None = ...,
+        threshold: float = ...,
+        keep_image: bool = ...,
+    ) -> DetResult: ...
+
+    @overload
+    def detect(
+        self,
+        source: Iterable[ImageSource],
+        classes: VocabularySource | None = ...,
+        *,
+        proposals: ProposalSource = ...,
+        background: str | None = ...,
+        threshold: float = ...,
+        keep_image: bool = ...,
+    ) -> Iterator[DetResult | Failure]: ...
+
+    def detect(
+        self,
+        source: ImageSource | Iterable[ImageSource],
+        classes: VocabularySource | None = None,
+        *,
+        proposals: ProposalSource = SEGMENTS,
+        background: str | None = None,
+        threshold: float = _DETECTION_THRESHOLD,
+        keep_image: bool = True,
+    ) -> DetResult | Iterator[DetResult | Failure]:
+        """Finds objects in one image, or in a stream of images.
+
+        Args:
+            source: See ``segment``.
+            classes: See ``segment``.
+            proposals: Where objects may be. ``segments``: connected parts of the segmentation, which become
+                masks too; touching objects of a class are one. ``grid``: in boxes of several sizes all over
+                the image. Boxes of a detector: an array (N, 4) XYXY in pixels of the image, ``Proposals``
+                (with objectness), or an ``.npz`` file with ``boxes`` and ``scores``; for one image.
+            background: ``words`` (common things and stuff compete) or ``none``; see ``segment``.
+            threshold: Least score, 0 to 1: the probability of the class among all words that compete.
+            keep_image: Keep the decoded image in the result, to draw on.
+
+        Returns:
+            One result, or an iterator, as from ``segment``. One label for each place.
+
+        Raises:
+            ValueError: No classes are known, an argument is wrong, or (one image) it cannot be read.
+        """
+        plan = self._plan(classes, background)
+
+        def one(image: ImageSource) -> DetResult:
+            return self._detect(image, plan, proposals, threshold, keep_image)
+
+        return one(source) if _is_image(source) else _stream(source, one)  # type: ignore[arg-type]
 
     @torch.inference_mode()
     def features(self, source: ImageSource) -> DenseFeatures:
         """Dense features of a whole image at the protocol's size, as one window; (1, C, h, w) and on."""
         view = self._view(read_image(source), whole=True)
         return self.model.features(next(view.batches()))
-
-    def _stream(
-        self, sources: Iterable[ImageSource], plan: _Plan, keep_image: bool, class_scores: bool
-    ) -> Iterator[SegResult | Failure]:
-        for source in sources:
-            try:
-                yield self._segment(source, plan, keep_image, class_scores)
-            except Exception as error:
-                yield Failure(_name_of(source) or "image", error)
 
     @torch.inference_mode()
     def _segment(self, source: ImageSource, plan: _Plan, keep_image: bool, class_scores: bool) -> SegResult:
@@ -170,6 +234,37 @@ class Predictor:
         guide = self._guide(view, image) if any(isinstance(step, Pamr) for step in plan.steps) else None
         labels = decide(field, plan.steps, plan.bank.vocabulary, guide, class_scores)
         return self._result(labels, plan, image if keep_image else None, _name_of(source), start)
+
+    @torch.inference_mode()
+    def _detect(
+        self, source: ImageSource, plan: _Plan, proposals: ProposalSource, threshold: float, keep_image: bool
+    ) -> DetResult:
+        image = read_image(source)
+        start = time.perf_counter()
+        size = (image.shape[0], image.shape[1])
+        view = self._view(image, whole=True)
+        seen = (view.image.shape[1], view.image.shape[2])
+        if isinstance(proposals, str) and proposals == SEGMENTS:
+            cell = self.model.stride * (size[0] * size[1] / (seen[0] * seen[1])) ** 0.5
+            found = segment_objects(self._segment(image, plan, False, False), threshold, 2 * cell)
+        else:
+            boxes = find_proposals(proposals, size)
+            visual, scale = self._clip.model.visual, float(self._clip.model.logit_scale.detach().exp())
+            batch, inside = next(view.batches()), boxes.rescaled(size, seen)
+            scores = score_regions(self.model, visual, batch, inside, plan.bank, scale)
+            found = region_objects(boxes, foreground_scores(scores, plan.kept).cpu(), size, threshold)
+        return DetResult(
+            found.boxes,
+            found.scores,
+            found.labels,
+            plan.vocabulary,
+            size,
+            found.masks,
+            self.protocol.name,
+            _name_of(source),
+            image if keep_image else None,
+            time.perf_counter() - start,
+        )
 
     def _result(
         self, labels: Labels, plan: _Plan, image: np.ndarray | None, source: str | None, start: float
@@ -203,7 +298,7 @@ class Predictor:
         )
         tokens = grid.crop[0] * grid.crop[1] // patch**2 + 1
         batch = self._batch_size or max(_TOKENS_PER_BATCH // tokens, 1)
-        return View(resized, grid, (image.shape[0], image.shape[1]), mean, std, batch, self._dtype)
+        return View(resized, grid, (image.shape[0], image.shape[1]), mean, std, batch, self._dtype, image)
 
     def _guide(self, view: View, image: np.ndarray) -> Tensor:
         """The image at the output size in the values that the network sees."""
@@ -273,6 +368,16 @@ class _Plan:
     vocabulary: Vocabulary
     steps: tuple[Step, ...]
     kept: list[int] | None = None
+
+
+def _stream(
+    sources: Iterable[ImageSource], one: Callable[[ImageSource], _Result]
+) -> Iterator[_Result | Failure]:
+    for source in sources:
+        try:
+            yield one(source)
+        except Exception as error:
+            yield Failure(_name_of(source) or "image", error)
 
 
 def _is_image(source: Any) -> bool:

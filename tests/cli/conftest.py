@@ -10,7 +10,7 @@ from PIL import Image
 
 import ovseg
 from ovseg.inference.images import read_image
-from ovseg.inference.results import Failure, SegResult
+from ovseg.inference.results import DetResult, Failure, SegResult
 from ovseg.vocab.vocabulary import Vocabulary
 
 
@@ -37,6 +37,21 @@ class FakePredictor:
             label_map[:, : image.shape[1] // 2] = 0
             scores = np.ones(image.shape[:2], np.float16)
             yield SegResult(label_map, scores, self.vocabulary, source=str(source), image=image)
+
+    def detect(self, sources, **options):
+        """Two objects of the first class in every image."""
+        self.asked |= options
+        for source in sources:
+            try:
+                image = read_image(source)
+            except ValueError as error:
+                yield Failure(str(source), error)
+                continue
+            boxes = np.array([[1, 2, 20, 30], [25, 2, 40, 30]], np.float32)
+            scores, labels = np.array([0.9, 0.5], np.float32), np.zeros(2, np.int64)
+            yield DetResult(
+                boxes, scores, labels, self.vocabulary, image.shape[:2], source=str(source), image=image
+            )
 
 
 @pytest.fixture
