@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class View:
         std: (3,) of the channels.
         batch_size: Windows per forward.
         dtype: Of the normalised windows.
+        source: (H', W', 3) uint8 RGB, the picture before it was resized, for those who look closer.
     """
 
     image: Tensor
@@ -34,6 +36,7 @@ class View:
     std: tuple[float, float, float]
     batch_size: int = 1
     dtype: torch.dtype = torch.float32
+    source: np.ndarray | None = None
 
     def normalise(self, image: Tensor) -> Tensor:
         """(..., 3, H, W) in [0, 1] to the values that the network sees."""

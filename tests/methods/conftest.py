@@ -14,10 +14,14 @@ def tiny_auxiliary(monkeypatch):
 
     def builder(info):
         import torch
+        from small_sam import small_sam
 
-        torch.manual_seed(0)
         from ovseg.towers.dino import SelfSupervisedViT, create_vit
+        from ovseg.towers.sam import SamTower
 
+        if info.family == "sam":
+            return SamTower(small_sam(), info)
+        torch.manual_seed(0)
         options = {"embed_dim": 48, "num_heads": 3, "depth": 2, "img_size": 64, "patch_size": 16}
         return SelfSupervisedViT(create_vit(replace(info, options=options)), info)
 

@@ -9,28 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from small_sam import small_sam
 
 from ovseg.dense import operators
 from ovseg.towers import sam as sam_module
 from ovseg.towers.auxiliary import auxiliary_info
 from ovseg.towers.checkpoints import CheckpointError
 from ovseg.towers.sam import SamTower, load_sam
-
-
-def small_sam(side=64):
-    grid = side // 16
-    encoder = ImageEncoderViT(
-        side, embed_dim=24, depth=4, num_heads=3, out_chans=16, use_rel_pos=True, window_size=3,
-        global_attn_indexes=(1, 3),
-    )  # fmt: skip
-    prompts = PromptEncoder(16, (grid, grid), (side, side), 8)
-    decoder = MaskDecoder(transformer_dim=16, transformer=TwoWayTransformer(2, 16, 2, 32))
-    sam = Sam(encoder, prompts, decoder).eval()
-    torch.manual_seed(0)
-    for parameter in sam.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return sam
 
 
 def last_attention(sam, square):

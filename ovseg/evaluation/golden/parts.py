@@ -18,6 +18,7 @@ from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.pos_embed import PosEmbedRule, resize_grid
 from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
+from ovseg.evaluation.golden.trident import StoredEncoding
 from ovseg.methods.cat_seg.classes import linear_attention
 from ovseg.methods.cliptrase import all_self
 from ovseg.methods.gem import SelfSelf
@@ -27,6 +28,7 @@ from ovseg.methods.naclip import NearKeys
 from ovseg.methods.proxyclip import ProxyAttention
 from ovseg.methods.resclip.feedback import feedback_map
 from ovseg.methods.sclip import SCLIP
+from ovseg.methods.trident.aggregate import aggregate
 from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
 from ovseg.towers.layers import BlockConfig
 
@@ -130,6 +132,12 @@ def _resclip_sfr_map() -> Tensor:
     return F.pad(feedback_map(labels, 5.0, "shortened", "flat"), (1, 0, 1, 0))
 
 
+def _trident_affinity() -> Tensor:
+    attention = gen((1, 2, 6, 6), 0.57, 0.3).softmax(dim=-1)[0]
+    encoding = StoredEncoding(_GRID, gen((1, 2, 2, 3, 4), 0.91, 0.2)[0].flatten(1, 2), attention)
+    return aggregate(torch.eye(6, dtype=torch.float64), encoding, 1.2, None)[None, None]
+
+
 def _positions(rule: PosEmbedRule) -> Tensor:
     return resize_grid(gen((1, 1, 3, 3), 0.9, 0.1), (5, 7), rule)
 
@@ -153,6 +161,7 @@ PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
     "proxyclip_affinity_rowmax": (_proxy_rows, 1e-6),
     "proxyclip_attention_out": (_proxy_attention, 1e-6),
     "lposs_exact": (_lposs_exact, 1e-6),
+    "trident_sam_affinity": (_trident_affinity, 1e-6),
     "dinoiser_pool": (_dinoiser_pool, 1e-6),
     "catseg_linear_attention": (_linear_attention, 1e-6),
     "pos_resize_A": (lambda: _positions("bicubic_offset"), 1e-6),
