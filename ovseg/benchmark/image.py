@@ -10,6 +10,7 @@ import torch
 
 from ovseg.benchmark.harness import compare
 from ovseg.inference.predictor import Predictor
+from ovseg.inference.results import SegResult
 
 __all__ = ["run"]
 
@@ -18,36 +19,33 @@ _CLASSES = 21
 
 
 def run() -> Iterator[dict[str, Any]]:
-    """Yields ``image.segment`` and ``image.forward`` for both activations of ViT-B/16."""
-    for name in ("ViT-B-16-quickgelu", "ViT-B-16"):
-        theirs = _open_clip(name)
-        predictor = _predictor(name, theirs.state_dict())
-        image = np.random.default_rng(0).integers(0, 256, (_SIZE, _SIZE, 3), np.uint8)
-        tensor = next(predictor._view(image).batches())
-        parameters = {"architecture": name, "size": _SIZE}
+    """Yields ``image.forward`` and ``image.segment`` for both activations of ViT-B/16."""
+    yield from _measure("ViT-B-16-quickgelu")
+    yield from _measure("ViT-B-16")
 
-        @torch.inference_mode()
-        def forward(tensor: torch.Tensor = tensor, theirs: Any = theirs) -> torch.Tensor:
-            return theirs.encode_image(tensor)
 
-        @torch.inference_mode()
-        def own_forward(tensor: torch.Tensor = tensor, predictor: Predictor = predictor) -> torch.Tensor:
-            return predictor.model.clip.encode_image(tensor)
+@torch.inference_mode()
+def _measure(name: str) -> Iterator[dict[str, Any]]:
+    theirs = _open_clip(name)
+    predictor = _predictor(name, theirs.state_dict())
+    image = np.random.default_rng(0).integers(0, 256, (_SIZE, _SIZE, 3), np.uint8)
+    tensor = next(predictor._view(image).batches())
 
-        def segment(image: np.ndarray = image, predictor: Predictor = predictor) -> Any:
-            return predictor.segment(image, background="none", keep_image=False)
+    def forward() -> torch.Tensor:
+        return theirs.encode_image(tensor)
 
-        yield compare("image.forward", own_forward, forward, repeats=9, **parameters)
-        # the results are of different kinds: there is nothing to compare
-        yield compare(
-            "image.segment",
-            segment,
-            forward,
-            repeats=9,
-            difference=lambda a, b: 0.0,
-            classes=_CLASSES,
-            **parameters,
-        )
+    def segment() -> SegResult:
+        return predictor.segment(image, background="none", keep_image=False)
+
+    yield compare(
+        "image.forward", lambda: predictor.model.clip.encode_image(tensor), forward,
+        repeats=9, architecture=name, size=_SIZE,
+    )  # fmt: skip
+    # the results are of two kinds: what the label map should be is for the tests to say
+    yield compare(
+        "image.segment", segment, forward, repeats=9, difference=lambda ours, theirs: 0.0,
+        architecture=name, size=_SIZE, classes=_CLASSES,
+    )  # fmt: skip
 
 
 def _open_clip(name: str) -> Any:
