@@ -2,6 +2,7 @@
 
 ``import torch`` takes seconds. Method files name it (their attention functions are written with it), yet
 ``ovseg models`` and ``import ovseg`` read those files only for their tables. So they import it from here.
+Likewise numpy in the writers, of which ``ovseg segment --help`` wants to know only what they are called.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["F", "import_now", "torch"]
+__all__ = ["F", "import_now", "np", "torch"]
 
 
 class _LazyModule:
@@ -33,8 +34,10 @@ def import_now() -> None:
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     import torch.nn.functional as F
 else:
+    np = _LazyModule("numpy")
     torch = _LazyModule("torch")
     F = _LazyModule("torch.nn.functional")

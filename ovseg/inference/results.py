@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from ovseg._lazy import np
 
 if TYPE_CHECKING:
     from ovseg.inference.images import ImageSource

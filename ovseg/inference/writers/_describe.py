@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ovseg import __version__
 from ovseg._files import atomic_path
+from ovseg._lazy import np
 from ovseg.inference.results import DetResult, SegResult, pixel_counts
 from ovseg.vocab.vocabulary import Vocabulary
 

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ovseg._lazy import np
 from ovseg.inference.results import DetResult, SegResult
 from ovseg.inference.writers import Writer
 from ovseg.inference.writers._describe import categories, describe, present, restore, write_json

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from ovseg._files import atomic_path
+from ovseg._lazy import np
 from ovseg.inference.results import SegResult
 from ovseg.inference.writers import Writer
 from ovseg.inference.writers._describe import describe, restore, write_json
