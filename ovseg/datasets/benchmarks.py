@@ -88,6 +88,18 @@ _ROWS = (
         "SegmentationClass", "voc", lists=_VOC_LISTS, words="voc20", counts={"train": 1464, "val": 1449},
     ),
     Benchmark(
+        "voc20b",
+        "Pascal VOC 2012 with background, asked for with the words of Pascal Context",
+        "mmseg.PascalVOCDataset",
+        _VOC,
+        "JPEGImages",
+        "SegmentationClass",
+        "voc",
+        lists=_VOC_LISTS,
+        words="voc20b",
+        counts={"train": 1464, "val": 1449},
+    ),
+    Benchmark(
         "context60", "Pascal Context with background", "mmseg.PascalContextDataset", _CONTEXT, "JPEGImages",
         "SegmentationClassContext", "context", lists=_CONTEXT_LISTS, words="context60",
         counts={"train": 4996, "val": 5104},

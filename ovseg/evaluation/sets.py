@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,8 @@ class EvaluationSet:
         name: Of the data set.
         split: Which part.
         dataset: Of mmseg's kind: what ``data_list`` holds is read here at its full depth.
-        vocabulary: Default words; K classes in the order of the labels.
+        vocabulary: Words to ask for.
+        order: Class of the data set, 0..K-1, of each class of the vocabulary.
         groups: Class indices by name of a group, such as base and novel.
         seed: Where images are drawn at random.
     """
@@ -40,6 +41,7 @@ class EvaluationSet:
     split: str
     dataset: BaseSegDataset
     vocabulary: Vocabulary
+    order: tuple[int, ...]
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int | None = None
 
@@ -111,14 +113,28 @@ def open_set(
     else:
         found = _benchmark(benchmark(data), data_root, split)
     words = vocabulary or found.vocabulary
-    if len(words) != len(found.classes):
-        raise ValueError(
-            f"{len(words)} classes are given, {data} has {len(found.classes)}: name all, in its order "
-            f"({', '.join(found.classes[:4])}, ...)"
-        )
-    return EvaluationSet(
-        found.name, found.split, found.dataset, words, _split_groups(found, novel), found.seed
+    return replace(
+        found, vocabulary=words, order=_order(words, found.classes, data), groups=_split_groups(found, novel)
     )
+
+
+def _order(words: Vocabulary, classes: Sequence[str], data: str) -> tuple[int, ...]:
+    """The data set's class of each class of a vocabulary.
+
+    Lists follow their data set's order, but for two: CLIPtrase's have background last, and "voc20b" has after
+    the objects 39 words that all stand for background.
+    """
+    count, background = len(classes), classes[0] == "background"
+    if words.name.startswith("voc20b") and background:
+        return (*range(1, count), *[0] * (len(words) - count + 1))
+    if len(words) != count:
+        raise ValueError(
+            f"{len(words)} classes are given, {data} has {count}: name all, in its order "
+            f"({', '.join(classes[:4])}, ...)"
+        )
+    if background and words.classes[-1].is_background and not words.classes[0].is_background:
+        return (*range(1, count), 0)
+    return tuple(range(count))
 
 
 def _split_groups(data: EvaluationSet, novel: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
@@ -147,15 +163,17 @@ def _benchmark(row: Benchmark, data_root: str | Path, split: str | None) -> Eval
     dataset = cls(**{key: value for key, value in config.items() if key != "type"}, serialize_data=False)
     if not len(dataset):
         raise FileNotFoundError(f"{config['data_root']} holds no image of {row.name}'s {split} split")
-    words = Vocabulary.of(row.words or list(dataset.metainfo["classes"]))
-    return EvaluationSet(row.name, split, dataset, words)
+    classes = list(dataset.metainfo["classes"])
+    words = Vocabulary.of(row.words or classes)
+    return EvaluationSet(row.name, split, dataset, words, _order(words, classes, row.name))
 
 
 def _folder(folder: Path, split: str | None) -> EvaluationSet:
     from ovseg.datasets.segmentation import FolderDataset
 
     dataset = FolderDataset(str(folder), split or "", serialize_data=False)
-    return EvaluationSet(folder.resolve().name, split or "all", dataset, dataset.vocabulary)
+    words = dataset.vocabulary
+    return EvaluationSet(folder.resolve().name, split or "all", dataset, words, tuple(range(len(words))))
 
 
 def emoji_set(
@@ -165,9 +183,10 @@ def emoji_set(
     length: int = 100,
     size: int = 224,
     seed: int = 7,
+    classes: Sequence[WordGroup] | None = None,
     drawings: Drawings | None = None,
 ) -> EvaluationSet:
-    """Scenes of EmojiScenes; classes are the words of the groups and the textures.
+    """Scenes of EmojiScenes; classes are words and textures.
 
     Args:
         split: Whose drawings: of the held-out artist by default.
@@ -175,6 +194,7 @@ def emoji_set(
         length: Number of scenes.
         size: Pixels of a scene's side.
         seed: Other seeds give other scenes.
+        classes: Which words are classes, ``groups`` among them; by default those.
         drawings: Read from the cache folder by default.
 
     Raises:
@@ -187,10 +207,12 @@ def emoji_set(
     if split not in ("train", "val", "test"):
         raise ValueError(f"emoji has no split {split!r}; one of train, val, test")
     scenes = EmojiScenes(split, groups, size=size, length=length, seed=seed, drawings=drawings)
-    dataset = EmojiScenesDataset(groups=groups, scenes=scenes, serialize_data=False)
+    candidates = classes or groups
+    dataset = EmojiScenesDataset(groups=candidates, scenes=scenes, serialize_data=False)
     names = dataset.metainfo["classes"]
     parts: dict[str, tuple[int, ...]] = {}
     by_group = {word.name: word.group for word in scenes.table.words}
-    for group in (*groups, "textures"):
+    for group in (*candidates, "textures"):
         parts[group] = tuple(i for i, name in enumerate(names) if by_group.get(name, "textures") == group)
-    return EvaluationSet("emoji", split, dataset, Vocabulary.of(list(names)), parts, seed)
+    words = Vocabulary.of(list(names))
+    return EvaluationSet("emoji", split, dataset, words, tuple(range(len(words))), parts, seed)

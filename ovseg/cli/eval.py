@@ -1,0 +1,147 @@
+"""``ovseg eval``: a model on a benchmark, and a report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovseg.cli.console import progress, say
+from ovseg.cli.options import EMBEDDED_MODEL
+
+if TYPE_CHECKING:
+    from ovseg.evaluation.sets import EvaluationSet
+    from ovseg.inference.predictor import Predictor
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLES = """examples:
+  ovseg eval maskclip_vit_tiny.emoji --data emoji
+  ovseg eval sclip_vit_b16.openai --data ade150 --data-root /data
+  ovseg eval maskclip_vit_b16.openai --data voc21 --protocol sclip   (MaskCLIP under SCLIP's settings)
+  ovseg eval clip_vit_b16.openai --data my_street_scenes/            (images/, masks/, classes.txt)
+  ovseg eval --suite emoji
+An evaluation that was stopped goes on when the same command is given again.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Registers the sub-command."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="evaluate a model on a benchmark",
+        description="Evaluate a model. Prints the paths of report.json and report.md.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", metavar="NAME", help="a row of `ovseg models`")
+    parser.add_argument("--suite", choices=("emoji",), help="all models with an embedded tower, in one table")
+    parser.add_argument(
+        "--data",
+        default="emoji",
+        metavar="NAME|DIR",
+        help="emoji, camvid, voc21, ade150, ... (default: emoji)",
+    )
+    parser.add_argument(
+        "--data-root", type=Path, default=Path("data"), metavar="DIR", help="where it lies (default: data)"
+    )
+    parser.add_argument("--split", help="(default: the one that figures are published for)")
+    parser.add_argument(
+        "--protocol",
+        metavar="P",
+        help="one of the method's protocols, or a method whose protocol for this data set is used "
+        "(default: the method's own for this data set, if it has one)",
+    )
+    parser.add_argument("--vocab", metavar="NAME|FILE", help="words in place of those of the protocol")
+    parser.add_argument("--novel", nargs="+", default=[], metavar="CLASS", help="the others are base classes")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N images, spread over the data set")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: ovseg_eval/MODEL/DATA.PROTOCOL)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="windows at a time")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch"),
+        default="none",
+        help="pytorch: share the images under torchrun",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates and writes the report.
+
+    Returns:
+        0, or 1 if some images were left out; each is named on stderr.
+
+    Raises:
+        ValueError: Wrong use: the model, the data set, the protocol or the words do not exist or fit.
+        FileNotFoundError: The data set is not there.
+    """
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {args.limit}")
+    if args.suite:
+        return _run_suite(args)
+    from ovseg.evaluation.evaluate import evaluate, launch
+    from ovseg.evaluation.report import report, write_report
+
+    reports = launch(args.launcher)
+    predictor, data, paper = _open(args)
+    folder = args.out or Path("ovseg_eval") / predictor.name / f"{data.name}.{predictor.protocol.name}"
+    start = time.perf_counter()
+    count = min(len(data), args.limit or len(data))
+    with progress("evaluating", count if reports else 0) as advance:
+        found = evaluate(predictor, data, folder=folder, limit=args.limit, progress=advance)
+    if found is None:
+        return 0
+    summary = report(found, data, paper=paper, seconds=time.perf_counter() - start)
+    for path in write_report(folder, summary):
+        print(path)
+    for record in found.failures:
+        say(f"left out: {record.name}: {record.error}")
+    say(_line(summary))
+    return 1 if found.failures else 0
+
+
+def _line(summary: dict[str, Any]) -> str:
+    parts = [f"mIoU {summary['miou']}", f"pixel accuracy {summary['pixel_accuracy']}"]
+    if summary["paper"] is not None:
+        parts.insert(1, f"published {summary['paper']}")
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in summary["groups"].items()]
+    return f"{', '.join(parts)} ({summary['images']} images)"
+
+
+def _open(args: argparse.Namespace) -> tuple[Predictor, EvaluationSet, float | None]:
+    """The predictor, the data with the protocol's words, and the published figure."""
+    import ovseg
+    from ovseg.evaluation.protocols import choose_protocol, published
+    from ovseg.evaluation.sets import open_set
+    from ovseg.methods.registry import zoo_row
+    from ovseg.vocab.vocabulary import Vocabulary
+
+    if args.model is None:
+        say(f"note: no model is named, so this is {EMBEDDED_MODEL}; `ovseg models` lists others")
+    row = zoo_row(args.model or EMBEDDED_MODEL)
+    protocol = choose_protocol(row, args.data, args.protocol)
+    words = args.vocab or (protocol.words if args.data in protocol.name else None)
+    vocabulary = Vocabulary.of(words) if words else None
+    data = open_set(args.data, args.data_root, args.split, vocabulary, args.novel)
+    say(f"loading {row.name}; {len(data)} images, protocol {protocol.name}")
+    predictor = ovseg.build(
+        row.method, row.tower, protocol=protocol, device=args.device, batch_size=args.batch_size
+    )
+    return predictor, data, published(row, args.data, protocol, args.vocab)
+
+
+def _run_suite(args: argparse.Namespace) -> int:
+    from ovseg.evaluation.suite import run_suite
+
+    if args.model is not None or args.protocol or args.vocab:
+        raise ValueError(
+            "--suite runs all models with their own settings: leave out NAME, --protocol, --vocab"
+        )
+    folder = args.out or Path("ovseg_eval") / f"suite.{args.suite}"
+    for path in run_suite(folder, images=args.limit or 24, say=say):
+        print(path)
+    return 0

@@ -1,0 +1,194 @@
+"""The offline benchmark: every method that runs on an embedded tower, on drawings of an artist it never saw.
+
+It is a demonstration and a regression test. Only among models on a tower trained on image-text pairs alone
+does it compare readouts fairly: the other embedded tower has learned from masks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ovseg
+from ovseg._files import atomic_path
+from ovseg.methods.registry import is_emoji, zoo
+
+if TYPE_CHECKING:
+    from ovseg.datasets.emoji import Drawings, Split, WordGroup
+    from ovseg.inference.predictor import Predictor
+
+__all__ = ["CONDITIONS", "Condition", "measure", "run_suite", "suite_rows", "suite_table"]
+
+_WORDS: tuple[WordGroup, ...] = ("base", "novel", "unknown")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One column of the table.
+
+    Attributes:
+        name: Of the column.
+        split: Whose drawings.
+        group: Which words are drawn.
+        present: Whether a model is told which words and texture are in each scene; else it chooses among all
+            words and textures.
+    """
+
+    name: str
+    split: Split
+    group: WordGroup
+    present: bool
+
+
+CONDITIONS: tuple[Condition, ...] = (
+    Condition("train artists, base, present", "train", "base", True),
+    *(
+        Condition(f"{group}, {'present' if present else 'all words'}", "test", group, present)
+        for group in _WORDS
+        for present in (True, False)
+    ),
+)
+"""Columns; all but the first show the held-out artist."""
+
+
+def suite_rows() -> list[str]:
+    """Names of the zoo's models on embedded towers."""
+    return [name for name, row in zoo().items() if is_emoji(row.tower)]
+
+
+def run_suite(
+    folder: Path, *, images: int = 24, rows: Sequence[str] | None = None, say: Callable[[str], None] = print
+) -> list[Path]:
+    """Measures every row in a process of its own, and writes ``suite.json`` and ``suite.md``.
+
+    Rows that an earlier run with as many images has measured are taken from ``folder``.
+
+    Args:
+        folder: Where to.
+        images: Scenes for each column.
+        rows: Names of models; by default ``suite_rows()``.
+        say: Told about each row.
+
+    Returns:
+        Paths of the two files.
+
+    Raises:
+        FileNotFoundError: The drawings have not been prepared.
+    """
+    from ovseg.datasets.emoji import Drawings
+
+    Drawings.load()  # says at once what is missing
+    names = suite_rows() if rows is None else list(rows)
+    found = []
+    for name in names:
+        path = folder / f"{name}.json"
+        if not (path.is_file() and _done(path, images)):
+            say(f"measuring {name}")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                measured = pool.submit(_measure_row, name, images, folder).result()
+            _write(path, json.dumps(measured, indent=1) + "\n")
+        found.append(json.loads(path.read_text(encoding="utf-8")))
+    _write(folder / "suite.json", json.dumps(found, indent=1) + "\n")
+    _write(folder / "suite.md", suite_table(found))
+    return [folder / "suite.json", folder / "suite.md"]
+
+
+def _done(path: Path, images: int) -> bool:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return stored["images"] == images and stored["version"] == ovseg.__version__
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _measure_row(name: str, images: int, folder: Path) -> dict[str, Any]:
+    from ovseg.datasets.emoji import Drawings
+    from ovseg.evaluation.report import peak_memory
+
+    drawings = Drawings.load()
+    before = peak_memory()
+    found = measure(ovseg.load(name, device="cpu"), drawings, images, folder / "records" / name)
+    return {**found, "peak_memory_mb": round(peak_memory() - before, 1)}
+
+
+def measure(
+    predictor: Predictor, drawings: Drawings, images: int, folder: Path | None = None
+) -> dict[str, Any]:
+    """One row: for each condition the mean over scenes of the mIoU, in percent, with half its 95 % interval.
+
+    Args:
+        predictor: The model.
+        drawings: All of them.
+        images: Scenes for each condition.
+        folder: Where records go, by which an interrupted row goes on.
+    """
+    from ovseg.evaluation.evaluate import evaluate
+    from ovseg.evaluation.report import image_mean
+    from ovseg.evaluation.sets import emoji_set
+
+    columns, seconds = {}, []
+    for condition in CONDITIONS:
+        data = emoji_set(
+            condition.split, (condition.group,), length=images, classes=_WORDS, drawings=drawings
+        )
+        where = None if folder is None else folder / condition.name.replace(", ", ".").replace(" ", "_")
+        found = evaluate(predictor, data, folder=where, present_only=condition.present)
+        assert found is not None  # one process
+        if found.failures:
+            raise RuntimeError(f"{predictor.name}: {found.failures[0].error}")
+        mean, half = image_mean(found)
+        columns[condition.name] = {
+            "image_miou": round(100 * mean, 2),
+            "interval": round(100 * half, 2),
+            "miou": round(100 * found.areas.mean_iou(), 2),
+        }
+        seconds += [record.seconds for record in found.records]
+    return {
+        "name": predictor.name,
+        "images": images,
+        "version": ovseg.__version__,
+        "columns": columns,
+        "seconds_per_image": round(sum(seconds) / len(seconds), 4),
+    }
+
+
+def suite_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of the rows, the best on pairs-only towers first."""
+    return "\n".join(_lines(rows)) + "\n"
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    names = [condition.name for condition in CONDITIONS]
+    yield "# EmojiScenes: all methods on the embedded towers"
+    yield ""
+    yield (
+        "mIoU in percent, mean over scenes ± half its 95 % interval, drawings of an artist that no tower "
+        "was trained on but for the first column. *present*: the model is told which words are in the scene; "
+        "*all words*: it chooses among all. A demonstration and a regression test on drawings: only rows on "
+        "a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly."
+    )
+    yield ""
+    yield f"| model | {' | '.join(names)} | s / image | MB |"
+    yield "|---|" + "---|" * (len(names) + 2)
+    first = names[1]
+    ranked = sorted(
+        rows,
+        key=lambda row: (not row["name"].endswith("emoji_pairs"), -row["columns"][first]["image_miou"]),
+    )
+    for row in ranked:
+        cells = [
+            f"{row['columns'][name]['image_miou']:.1f} ± {row['columns'][name]['interval']:.1f}"
+            for name in names
+        ]
+        memory = row.get("peak_memory_mb")
+        yield (
+            f"| {row['name']} | {' | '.join(cells)} | {row['seconds_per_image']:.2f} | "
+            f"{'–' if memory is None else f'{memory:.0f}'} |"
+        )
