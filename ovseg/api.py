@@ -19,6 +19,7 @@ from ovseg.methods.method import Method
 from ovseg.methods.registry import get_method, is_emoji, nearest, zoo_row
 from ovseg.methods.trained import load_trained
 from ovseg.methods.two_towers import TwoTowerSegmenter
+from ovseg.release import Recipe, Release, read_release
 from ovseg.towers.clip_vit import ViTConfig
 from ovseg.towers.weights import LoadedClip, load_clip
 
@@ -29,17 +30,18 @@ _TOWER_FIELDS = {"activation", "ln_eps"}
 
 
 def load(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     protocol: str | None = None,
     device: str = "auto",
     dtype: torch.dtype | str | None = None,
     batch_size: int | None = None,
 ) -> Predictor:
-    """A model of the zoo.
+    """A model of the zoo, or from a release file.
 
     Args:
-        name: ``<method>_<tower>.<tag>``, e.g. "maskclip_vit_b16.openai"; see ``list_models``.
+        name: ``<method>_<tower>.<tag>``, e.g. "maskclip_vit_b16.openai" (see ``list_models``), or the path of
+            a file that ``Predictor.save`` wrote.
         protocol: A named protocol of the method, e.g. "voc20" for the settings behind the published number;
             by default settings for users' own images.
         device: ``auto`` for a GPU if there is one, or a torch device.
@@ -49,7 +51,10 @@ def load(
     Raises:
         ValueError: The name or the protocol is unknown (near ones are listed).
         WeightsUnavailableError: The weights are not on this machine and cannot be fetched.
+        CheckpointError: The file is no release, or is damaged.
     """
+    if not isinstance(name, str) or name.endswith(".safetensors"):
+        return _load_release(read_release(name), protocol, device, dtype, batch_size)
     row = zoo_row(name)
     return build(
         row.method, row.tower, protocol=protocol or row.protocol.name, device=device, dtype=dtype,
@@ -59,7 +64,7 @@ def load(
 
 def build(
     method: str,
-    tower: str | os.PathLike[str] | LoadedClip,
+    tower: str | os.PathLike[str] | LoadedClip | Release,
     *,
     affinity: str | None = None,
     protocol: str | Protocol | None = None,
@@ -72,7 +77,7 @@ def build(
 
     Args:
         method: Name of a method; see ``list_methods``.
-        tower: Name of weights ("vit_b16.openai"), a weight file or folder, or a loaded CLIP.
+        tower: Name of weights ("vit_b16.openai"), a weight file or folder, a loaded CLIP, or a release.
         affinity: Attention of the last blocks instead of the method's, by the name of a function in
             ``ovseg.dense.attention``, e.g. "key_key".
         protocol: A protocol, or the name of one of the method's.
@@ -95,25 +100,50 @@ def build(
         name, names = sorted(unknown)[0], sorted(known | _READOUT_FIELDS | _TOWER_FIELDS)
         raise ValueError(f"{method} has no field {name!r}; {nearest(name, names)}")
     target, kind = _device(device), _dtype(dtype)
-    trained = load_trained(cls, tower)
-    clip = trained.clip if trained else tower if isinstance(tower, LoadedClip) else load_clip(tower)
+    weights = tower if isinstance(tower, Release) else load_trained(cls, tower)
+    clip = weights.clip if weights else tower if isinstance(tower, LoadedClip) else load_clip(tower)  # type: ignore[arg-type]
     clip = _with_tower_fields(clip, {key: settings[key] for key in _TOWER_FIELDS & set(settings)})
     instance = cls(**{key: settings[key] for key in known & set(settings)})
     changes = {key: settings[key] for key in _READOUT_FIELDS & set(settings)}
     if affinity is not None:
         changes["attention"] = _attention(affinity)
-    model = instance.build(clip.model, replace(instance.readout, **changes)).to(target).eval()
-    if trained:
-        trained.fill(model)
+    model = instance.build(clip.model, replace(instance.readout, **changes)).eval()
+    if weights:
+        weights.fill(model)
     elif cls.trained:
-        rows = ", ".join(f"{method}_{weights}" for weights in cls.trained)
+        rows = ", ".join(f"{method}_{name}" for name in cls.trained)
         warnings.warn(f"{cls.title}'s head is untrained here; ovseg.load has {rows}", stacklevel=2)
+    model.to(target)
     clip.model.visual.to(kind)
     if isinstance(model, TwoTowerSegmenter):
         model.mean, model.std = clip.info.mean, clip.info.std
     own = clip.info.name
     name = own if own.startswith(f"{method}_") else f"{method}_{own}"
-    return Predictor(model, clip, chosen, name=name, batch_size=batch_size, dtype=kind)
+    recipe = Recipe(method, settings, affinity)
+    return Predictor(model, clip, chosen, name=name, batch_size=batch_size, dtype=kind, recipe=recipe)
+
+
+def _load_release(
+    release: Release,
+    protocol: str | None,
+    device: str,
+    dtype: torch.dtype | str | None,
+    batch_size: int | None,
+) -> Predictor:
+    recipe = release.recipe
+    predictor = build(
+        recipe.method,
+        release,
+        affinity=recipe.affinity,
+        protocol=protocol or release.protocol,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        **recipe.settings,
+    )
+    if release.vocabulary is not None:
+        predictor.set_vocabulary(release.vocabulary)
+    return predictor
 
 
 def features(

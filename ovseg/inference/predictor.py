@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -30,6 +31,7 @@ from ovseg.inference.images import ImageSource, read_image
 from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ovseg.inference.results import DetResult, Failure, SegResult
 from ovseg.inference.steps import Pamr, Softmax, Step
+from ovseg.release import Recipe, write_release
 from ovseg.towers.weights import LoadedClip
 from ovseg.vocab.cache import TextCache
 from ovseg.vocab.text_bank import TextBank, encode_vocabulary
@@ -52,6 +54,7 @@ class Predictor:
         name: Shown in results.
         batch_size: Windows per forward; by default as many as fit some 4000 tokens.
         dtype: Of the images; that of the model's parameters.
+        recipe: How the model was built; ``save`` needs it.
 
     Attributes:
         model: The plain module.
@@ -68,6 +71,7 @@ class Predictor:
         name: str = "",
         batch_size: int | None = None,
         dtype: torch.dtype = torch.float32,
+        recipe: Recipe | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -75,6 +79,7 @@ class Predictor:
         self.name = name
         self.protocol = protocol
         self._clip, self._batch_size, self._dtype = clip, batch_size, dtype
+        self._recipe = recipe
         self._cache = TextCache()
         self._banks: dict[tuple[Vocabulary, str | tuple[str, ...]], TextBank] = {}
         self._vocabulary: Vocabulary | None = None
@@ -86,6 +91,21 @@ class Predictor:
         if self._vocabulary is None and self.protocol.words is not None:
             self._vocabulary = Vocabulary.of(self.protocol.words)
         return self._vocabulary
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the whole model as one release file, for ``ovseg.load(path)``.
+
+        Towers, learned parts, method and settings, protocol and vocabulary go in; auxiliary towers are named
+        only. The file is safetensors with a JSON header (see ``ovseg.release``).
+
+        Raises:
+            ValueError: The predictor was not made by ``ovseg.load`` or ``ovseg.build``.
+            WriteError: The file cannot be written.
+        """
+        if self._recipe is None:
+            raise ValueError("how this model was built is not known; make it with ovseg.load or ovseg.build")
+        protocol = replace(self.protocol, templates=self._templates)
+        return write_release(path, self.model, self._recipe, self._clip, protocol, self._vocabulary)
 
     def set_vocabulary(self, classes: VocabularySource, templates: str | Sequence[str] | None = None) -> None:
         """Sets the classes for the calls that follow, and encodes their words.

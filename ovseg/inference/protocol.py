@@ -75,7 +75,7 @@ class Protocol:
         crop: Side of the windows in pixels; None for the whole image.
         stride: Step between windows in pixels.
         pad: Padding of each window.
-        templates: Name of the prompt templates (``ovseg.vocab.templates``).
+        templates: Name of the prompt templates (``ovseg.vocab.templates``), or the templates.
         average: How embeddings of templates become one row (``ovseg.vocab.text_bank``).
         synonyms: Which query words of a class are used: ``all``, or the ``first``.
         words: Name of the shipped word list that is used where the user names no classes.
@@ -92,7 +92,7 @@ class Protocol:
     crop: int | None = None
     stride: int | None = None
     pad: Pad | None = None
-    templates: str = "imagenet80"
+    templates: str | tuple[str, ...] = "imagenet80"
     average: Literal["norm_mean_norm", "mean", "keep"] = "norm_mean_norm"
     synonyms: Literal["all", "first"] = "all"
     words: str | None = None
