@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ovseg._lazy import F
 from ovseg.dense.attention import gaussian_bias
 from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol
@@ -48,30 +49,32 @@ class ResidualAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, ctx: AttentionContext) -> Tensor:
         """Mixed values (B, heads, N, d). ``ctx.extra["feedback"]``, if there, is a (B, N, N) map up to 1."""
         if self.base == "sclip":
-            weights = self._logits(q, ctx).softmax(dim=-1) + self._logits(k, ctx).softmax(dim=-1)
+            own = self._attend(q, v, ctx) + self._attend(k, v, ctx)
         elif self.base == "clearclip":
-            weights = self._logits(q, ctx).softmax(dim=-1)
+            own = self._attend(q, v, ctx)
         else:
-            weights = (self._logits(k, ctx) + gaussian_bias(ctx, self.std, k)).softmax(dim=-1)
-        return _mixed(weights, middle_attention(ctx, q.shape[1]), *self.rcs) @ v
+            own = self._attend(k, v, ctx, gaussian_bias(ctx, self.std, k))
+        scale, share = self.rcs  # of the weights, and so of what they mix
+        return scale * ((1 - share) * own + share * middle_values(v, ctx))
 
-    def _logits(self, z: Tensor, ctx: AttentionContext) -> Tensor:
-        logits = z @ z.transpose(-1, -2) * ctx.scale
+    def _attend(self, z: Tensor, v: Tensor, ctx: AttentionContext, near: Tensor | None = None) -> Tensor:
+        """softmax(scale * ((1 - share) z z^T / sqrt d + share * feedback) + near) v."""
         feedback = ctx.extra.get("feedback")
-        return logits if feedback is None else _mixed(logits, feedback[:, None].to(z.dtype), *self.sfr)
+        if feedback is None:
+            return F.scaled_dot_product_attention(z, z, v, attn_mask=near)
+        scale, share = self.sfr
+        bias = scale * share * feedback[:, None].to(z.dtype)
+        bias = bias if near is None else bias + near
+        return F.scaled_dot_product_attention(scale * (1 - share) * z, z, v, attn_mask=bias)
 
 
-def _mixed(own: Tensor, other: Tensor, scale: float, share: float) -> Tensor:
-    return scale * ((1 - share) * own + share * other)
-
-
-def middle_attention(ctx: AttentionContext, heads: int) -> Tensor:
-    """(B, heads, N, N) mean over the tapped blocks of CLIP's own attention weights."""
+def middle_values(v: Tensor, ctx: AttentionContext) -> Tensor:
+    """Values mixed by the mean over the tapped blocks of CLIP's own attention weights."""
     blocks = [block for block, site in ctx.taps if site == "k"]
     total: Any = 0
     for block in blocks:
-        q, k = (ctx.taps[block, site].unflatten(2, (heads, -1)).transpose(1, 2) for site in "qk")
-        total = total + (q @ k.transpose(-1, -2) * ctx.scale).softmax(dim=-1)
+        q, k = (ctx.taps[block, site].unflatten(2, (v.shape[1], -1)).transpose(1, 2) for site in "qk")
+        total = total + F.scaled_dot_product_attention(q, k, v)
     return total / len(blocks)
 
 

@@ -40,20 +40,19 @@ def feedback_map(
 
 def _path_weights(flat: Tensor, grid: tuple[int, int], path: str) -> Tensor:
     """(B, N, N): 1 where the line from patch to patch keeps the label, else exp(-distance / farthest)."""
-    device = flat.device
+    device, labels = flat.device, flat.to(torch.int32)
     place = torch.cartesian_prod(*(torch.arange(n, device=device, dtype=torch.float32) for n in grid))
     start, end = place[:, None], place[None]  # (N, 1, 2), (1, N, 2)
     distance = (end - start).abs().amax(dim=2)  # (N, N) in king's moves
-    farthest = int(distance.max())
+    farthest = max(int(distance.max()), 1)
     kept = torch.ones(len(flat), *distance.shape, dtype=torch.bool, device=device)
     # The authors walk the first `distance` of `farthest` equal parts: the whole line only for the farthest.
-    parts = distance.clamp(min=1) if path == "whole" else torch.full_like(distance, max(farthest, 1))
+    parts = distance.clamp(min=1) if path == "whole" else torch.full_like(distance, farthest)
     for step in range(1, farthest + 1):
         share = (step / parts).clamp(max=1)[..., None]
-        at = (start * (1 - share) + end * share).round().long()
-        index = at[..., 0] * grid[1] + at[..., 1]
-        kept &= (flat[:, index] == flat[:, :, None]) | (step > distance)
-    return torch.where(kept, 1.0, torch.exp(-distance / max(farthest, 1)))
+        row, col = (start * (1 - share) + end * share).round().long().unbind(dim=2)
+        kept &= (labels[:, row * grid[1] + col] == labels[:, :, None]) | (step > distance)
+    return torch.where(kept, 1.0, torch.exp(-distance / farthest))
 
 
 def _smooth_flat(same: Tensor, std: float) -> Tensor:
