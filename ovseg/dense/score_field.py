@@ -57,6 +57,8 @@ class ScoreField:
             words (``softmax``), or None. An activation on patches is applied by whoever makes the field; one
             on the output is a step of the decision.
         regions: (H', W') int64 region of each output pixel, -1 for none, where the method finds regions.
+        masks: Draws masks on the image around prompts (``ovseg.inference.mask_refinement.PromptedMasks``),
+            where the method has a network that can.
     """
 
     layers: tuple[Layer, ...]
@@ -64,6 +66,7 @@ class ScoreField:
     output_size: tuple[int, int]
     activation: Literal["sigmoid", "softmax"] | None = None
     regions: Tensor | None = None
+    masks: Any | None = None
     _axes: tuple[_LayerAxes, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

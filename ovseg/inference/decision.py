@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.score_field import ScoreField
+from ovseg.inference.mask_refinement import redraw
 from ovseg.inference.steps import (
     DropBackground,
     Floor,
@@ -23,6 +24,7 @@ from ovseg.inference.steps import (
     MinMax,
     Pamr,
     RegionVote,
+    SamRefine,
     SmallAreas,
     Softmax,
     Step,
@@ -70,7 +72,7 @@ def decide(
 
     Raises:
         ValueError: The steps are out of order, the field's words are not the vocabulary's, or a step needs
-            an image or regions that are not there.
+            an image, regions or masks that are not there.
     """
     check_order(steps)
     if field.num_words != len(vocabulary.words):
@@ -81,6 +83,8 @@ def decide(
     rules = [step for step in steps if step.stage == "rule"]
     if field.regions is None and any(isinstance(rule, RegionVote) for rule in rules):
         raise ValueError("region_vote needs regions: a method that finds them, and the image as one window")
+    if field.masks is None and any(isinstance(rule, SamRefine) for rule in rules):
+        raise ValueError("sam_refine needs a method that looks at the image with SAM, such as trident")
     run = _Run(_refined(field, steps, image), vocabulary, softmax, field)
     for step in rules:
         if isinstance(step, SmallAreas):
@@ -196,7 +200,8 @@ class _Run:
     ) -> None:
         if softmax is not None and softmax.scale is None:
             raise ValueError("the softmax needs a scale; the weights' own is filled in by the predictor")
-        self.source, self.softmax, self.regions = source, softmax, field.regions
+        self.source, self.softmax, self.regions, self.masks = source, softmax, field.regions, field.masks
+        self.log_z = torch.empty(0)  # (H, W) where a rule needs the probabilities of classes
         self.scale = softmax.scale if softmax is not None else None
         device = field.layers[0].scores.device
         self.classes = torch.tensor(vocabulary.word_to_class, device=device)
@@ -210,6 +215,8 @@ class _Run:
         labels, lead = self._empty(class_scores), torch.empty(0)
         if needs_second:
             lead = torch.empty_like(labels.scores)
+        if any(isinstance(rule, SamRefine) for rule in rules):
+            self.log_z = torch.zeros_like(labels.scores)
         for rows, cols in self.source.blocks():
             winner, by_class = self._block(rows, cols, needs_second, class_scores)
             value = winner.probability(winner.value)
@@ -217,6 +224,8 @@ class _Run:
             labels.label_map[rows, cols] = winner.label
             if winner.second is not None:
                 lead[rows, cols] = value - winner.probability(winner.second)
+            if winner.log_z is not None and self.log_z.numel():
+                self.log_z[rows, cols] = winner.log_z
             if labels.class_scores is not None:
                 labels.class_scores[:, rows, cols] = winner.probability(by_class)
         self._apply(rules, labels, lead)
@@ -275,6 +284,13 @@ class _Run:
             second = others.amax(dim=0)
         return _Winner(value, label, second, log_z)
 
+    def _class_score(self, k: int) -> Tensor:
+        """(H, W) score of a class, its probability after a softmax."""
+        height, width = self.source.output_size
+        first = self.ends[k - 1] if k else 0
+        scores = self.source.tile(slice(0, height), slice(0, width), slice(first, self.ends[k])).amax(dim=0)
+        return scores if self.scale is None else (self.scale * scores - self.log_z).exp()
+
     def _apply(self, rules: Sequence[Step], labels: Labels, lead: Tensor) -> None:
         """Changes the label map; ``lead`` is by how much the best class leads, if there is a ``Margin``."""
         label = labels.label_map
@@ -285,6 +301,9 @@ class _Run:
                 label[lead < rule.margin] = rule.label
             elif isinstance(rule, RegionVote) and self.regions is not None:
                 labels.label_map = label = _voted(label, self.regions.to(label.device), len(self.background))
+            elif isinstance(rule, SamRefine) and self.masks is not None:
+                count = len(self.background)
+                labels.label_map = label = redraw(label, self._class_score, count, self.masks, rule)
             elif isinstance(rule, DropBackground):
                 label[self.background[label.clamp(min=0)] & (label >= 0)] = rule.label
 

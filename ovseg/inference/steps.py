@@ -14,6 +14,7 @@ __all__ = [
     "MinMax",
     "Pamr",
     "RegionVote",
+    "SamRefine",
     "SmallAreas",
     "Softmax",
     "Step",
@@ -131,6 +132,30 @@ class RegionVote(Step):
 
 
 @dataclass(frozen=True)
+class SamRefine(Step):
+    """Redraws the regions of the label map with SAM's mask decoder (Trident).
+
+    SAM's view of the image comes with the scores (``ScoreField.masks``).
+
+    Attributes:
+        coarse: Pixels whose best probability is below it prompt nothing.
+        min_area: Regions with fewer pixels, at half the resolution, prompt nothing.
+        min_quality: Masks of which SAM expects a smaller IoU are not used.
+        mask_weight: Of the class's probabilities as a mask prompt.
+        prompt_norm: What the layer norms that embed the mask prompt run over: ``channels``, or ``rows`` of
+            the map as in the authors' code, which leaves the batch axis out.
+    """
+
+    stage = "rule"
+    scope = "whole"
+    coarse: float = 0.2
+    min_area: int = 225
+    min_quality: float = 0.8
+    mask_weight: float = 0.005
+    prompt_norm: Literal["channels", "rows"] = "channels"
+
+
+@dataclass(frozen=True)
 class DropBackground(Step):
     """Pixels won by a class marked as background get ``label``.
 
@@ -150,6 +175,7 @@ STEPS: dict[str, type[Step]] = {
     "floor": Floor,
     "margin": Margin,
     "region_vote": RegionVote,
+    "sam_refine": SamRefine,
     "drop_background": DropBackground,
 }
 """Every step by name: the allow-list of release files."""

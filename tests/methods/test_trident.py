@@ -127,7 +127,8 @@ def test_halves_are_joined_side_by_side(tiny_clip):
     sam.attention = torch.eye(6).expand(2, 6, 6)  # nobody listens to others
     model = ovseg.build("trident", tiny_clip, sam=sam, split_halves=True).model
     canvas, picture = torch.randn(4, 2, 6), np.arange(32 * 64 * 3, dtype=np.uint8).reshape(32, 64, 3)
-    torch.testing.assert_close(model.fuse(canvas, picture), canvas)
+    shown = view(torch.rand(3, 32, 64), tiny_clip.info)
+    torch.testing.assert_close(model.fuse(canvas, model.encode(picture, shown)), canvas)
     assert np.array_equal(np.concatenate(sam.seen, axis=1), picture)
 
 

@@ -44,7 +44,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     view = View(pixels, slide(size), size, model.mean, model.std, batch_size=2)
     windows = model.windows(view)
     tokens = model.window_tokens(windows)
-    fused = model.fuse(model.splice(tokens, windows.grid), model.picture(view))
+    fused = model.fuse(model.splice(tokens, windows.grid), model.encode(model.picture(view), view))
     features = model.features(image)
     out = {
         "window_grid": torch.tensor([len(windows.grid.tops), len(windows.grid.lefts)]),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol
+from ovseg.inference.steps import SamRefine
 from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, Method
 from ovseg.methods.proxyclip import ProxyAttention
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
@@ -41,7 +42,8 @@ def _paper(
     name: str, short: int, coarse: float, words: str | None = None, floor: float = 0.0, **fields: Any
 ) -> Protocol:
     base = sclip_protocol(name, words=words, short=short, windows=None, floor=floor)
-    return replace(base, fields=fields)
+    refine = SamRefine(coarse, prompt_norm="rows")
+    return replace(base, steps=(*base.steps, refine), fields=fields)
 
 
 _PAPER = (
@@ -56,8 +58,9 @@ _PAPER = (
 )
 
 
-def _whole(protocol: Protocol) -> Protocol:
-    return replace(protocol, crop=None, stride=None)  # the windows are the method's own
+def _own(protocol: Protocol) -> Protocol:
+    """For users' own images: the windows are the method's."""
+    return replace(protocol, crop=None, stride=None, steps=(*protocol.steps, SamRefine()))
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,7 @@ class Trident(Method):
     reference = "YuHengsss/Trident"
     code_licence = "Apache-2.0"
     towers = ("vit_b16.openai", "vit_b16.laion2b", "vit_b16.metaclip", "vit_b16.dfn", "vit_h14.laion2b")
-    protocols = protocols_of(
-        *_PAPER, miou=_MIOU, default=_whole(DEFAULT_PROTOCOL), emoji=_whole(EMOJI_PROTOCOL)
-    )
+    protocols = protocols_of(*_PAPER, miou=_MIOU, default=_own(DEFAULT_PROTOCOL), emoji=_own(EMOJI_PROTOCOL))
 
     auxiliary: str | AuxiliaryTower = "dino_vit_b16"
     sam: str | Any = "sam_vit_b"

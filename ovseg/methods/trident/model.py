@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from ovseg.dense.view import View
 from ovseg.dense.windows import WindowGrid, slide
 from ovseg.methods.proxyclip import mean_similarity
 from ovseg.methods.segmenter import cosine_scores
-from ovseg.methods.trident.aggregate import aggregate
+from ovseg.methods.trident.aggregate import Encoding, aggregate
 from ovseg.methods.two_towers import TwoTowerSegmenter
 from ovseg.towers.auxiliary import auxiliary_tower, require_auxiliary
 from ovseg.towers.clip_vit import VisionTransformer
+from ovseg.towers.sam import SamTower
+from ovseg.towers.sam_masks import SamMasks
 from ovseg.vocab.text_bank import TextBank
 
 if TYPE_CHECKING:
@@ -51,12 +54,22 @@ class TridentSegmenter(TwoTowerSegmenter):
             View(one, slide(size), size, self.mean, self.std, _BATCH, image.dtype)
             for one in self.pixels(image).float()
         )
-        return DenseFeatures(torch.stack([self._map(view) for view in views]), None, self.stride)
+        maps = [self._map(view, self.encode(self.picture(view), view)) for view in views]
+        return DenseFeatures(torch.stack(maps), None, self.stride)
 
     def score_field(self, view: View, bank: TextBank) -> ScoreField:
         """Scores of one image. The windows are the method's own; those of the view are not used."""
-        scores = cosine_scores(self._map(view)[None], bank.matrix)
-        return ScoreField.from_windows(scores, slide(view.output_size))
+        picture = self.picture(view)
+        encodings = self.encode(picture, view)
+        scores = cosine_scores(self._map(view, encodings)[None], bank.matrix)
+        field = ScoreField.from_windows(scores, slide(view.output_size))
+        sam = self._sam(view)
+        if not isinstance(sam, SamTower):
+            return field
+        whole = encodings[0] if len(encodings) == 1 else None
+        size = (picture.shape[0], picture.shape[1])
+        masks = SamMasks(sam, lambda: whole or sam.encode(picture), size, view.output_size)
+        return replace(field, masks=masks)
 
     def windows(self, view: View) -> View:
         """The image in whole patches, with the method's windows."""
@@ -95,14 +108,20 @@ class TridentSegmenter(TwoTowerSegmenter):
             count[top:bottom, left:right] += 1
         return canvas / count
 
-    def fuse(self, canvas: Tensor, picture: np.ndarray) -> Tensor:
-        """(D, h', w') on SAM's grid: the map (D, h, w), averaged by SAM's attention over the picture."""
-        if not self.settings.split_halves:
-            return self._fuse(canvas, picture)
-        middle, centre = canvas.shape[2] // 2, picture.shape[1] // 2
-        left = self._fuse(canvas[:, :, :middle], picture[:, :centre])
-        right = self._fuse(canvas[:, :, middle:], picture[:, centre:])
-        return torch.cat([left, right], dim=2)
+    def fuse(self, canvas: Tensor, encodings: Sequence[Encoding]) -> Tensor:
+        """(D, h', w') on SAM's grid: the map (D, h, w), averaged by SAM's attention.
+
+        Several encodings are those of as many parts of the image, from left to right.
+        """
+        step = canvas.shape[2] // len(encodings)
+        edges = [*range(0, step * len(encodings), step), canvas.shape[2]]
+        s, fused = self.settings, []
+        for left, right, encoding in zip(edges, edges[1:], encodings):
+            part = canvas[None, :, :, left:right]
+            part = F.interpolate(part, encoding.grid, mode="bilinear", align_corners=False)[0]
+            tokens = aggregate(part.flatten(1).T, encoding, s.cos_factor, s.negative_threshold)
+            fused.append(tokens.T.unflatten(1, encoding.grid))
+        return torch.cat(fused, dim=2)
 
     def picture(self, view: View) -> np.ndarray:
         """(H, W, 3) uint8 that SAM looks at: the picture at its own size, stretched to whole patches."""
@@ -110,23 +129,22 @@ class TridentSegmenter(TwoTowerSegmenter):
         height, width = (-(-side // self.stride) * self.stride for side in source.shape[:2])
         return cv2.resize(source, (width, height))
 
-    def _fuse(self, canvas: Tensor, picture: np.ndarray) -> Tensor:
-        encoding = self._sam(canvas).encode(np.ascontiguousarray(picture))
-        at_grid = F.interpolate(canvas[None], encoding.grid, mode="bilinear", align_corners=False)[0]
-        s = self.settings
-        fused = aggregate(at_grid.flatten(1).T, encoding, s.cos_factor, s.negative_threshold)
-        return fused.T.unflatten(1, encoding.grid)
+    def encode(self, picture: np.ndarray, view: View) -> list[Any]:
+        """The picture (H, W, 3) in SAM's encoder, or its two halves."""
+        middle = picture.shape[1] // 2
+        parts = [picture[:, :middle], picture[:, middle:]] if self.settings.split_halves else [picture]
+        return [self._sam(view).encode(np.ascontiguousarray(part)) for part in parts]
 
-    def _map(self, view: View) -> Tensor:
+    def _map(self, view: View, encodings: Sequence[Encoding]) -> Tensor:
         """(C, h', w') of one image."""
         windows = self.windows(view)
         canvas = self.splice(self.window_tokens(windows), windows.grid)
         visual: Any = self.clip.visual
-        return visual.tail(self.fuse(canvas, self.picture(view)).movedim(0, -1)).movedim(-1, 0)
+        return visual.tail(self.fuse(canvas, encodings).movedim(0, -1)).movedim(-1, 0)
 
-    def _sam(self, like: Tensor) -> Any:
+    def _sam(self, view: View) -> Any:
         sam = self.settings.sam
-        return auxiliary_tower(sam, like.device, like.dtype) if isinstance(sam, str) else sam
+        return auxiliary_tower(sam, view.image.device, view.dtype) if isinstance(sam, str) else sam
 
 
 def whole_patches(image: Tensor, patch: int, window: int) -> Tensor:
