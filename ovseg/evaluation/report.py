@@ -20,7 +20,7 @@ from ovseg.evaluation.evaluate import Evaluation
 from ovseg.evaluation.miou import ClassAreas, harmonic_mean
 from ovseg.evaluation.sets import EvaluationSet
 
-__all__ = ["image_mean", "peak_memory", "report", "to_markdown", "write_report"]
+__all__ = ["image_mean", "peak_memory", "percent", "report", "to_markdown", "write_report"]
 
 _PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "numpy", "opencv-python", "onedl-mmengine", "onedl-mmcv",
@@ -43,14 +43,14 @@ def report(
     done = [record for record in evaluation.records if record.error is None]
     mean, half = image_mean(evaluation)
     return {
-        "miou": _percent(areas.mean_iou()),
+        "miou": percent(areas.mean_iou()),
         "paper": paper,
-        "pixel_accuracy": _percent(areas.pixel_accuracy),
-        "mean_accuracy": _percent(areas.mean_accuracy),
-        "boundary_miou": _percent(evaluation.boundary.mean_iou()),
-        "calibration_error": _percent(evaluation.calibration.error) if evaluation.calibration else None,
-        "image_miou": _percent(mean),
-        "image_miou_interval": _percent(half),
+        "pixel_accuracy": percent(areas.pixel_accuracy),
+        "mean_accuracy": percent(areas.mean_accuracy),
+        "boundary_miou": percent(evaluation.boundary.mean_iou()),
+        "calibration_error": percent(evaluation.calibration.error) if evaluation.calibration else None,
+        "image_miou": percent(mean),
+        "image_miou_interval": percent(half),
         "groups": _groups(areas, data.groups),
         "classes": _classes(areas, data.classes),
         "images": len(done),
@@ -84,17 +84,18 @@ def _groups(areas: ClassAreas, groups: Mapping[str, tuple[int, ...]]) -> dict[st
     means = {name: areas.mean_iou(classes) for name, classes in groups.items()}
     if {"base", "novel"} <= set(means):
         means["harmonic_mean"] = harmonic_mean([means["base"], means["novel"]])
-    return {name: _percent(value) for name, value in means.items()}
+    return {name: percent(value) for name, value in means.items()}
 
 
 def _classes(areas: ClassAreas, names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "iou": _percent(iou), "accuracy": _percent(accuracy), "pixels": int(pixels)}
+        {"name": name, "iou": percent(iou), "accuracy": percent(accuracy), "pixels": int(pixels)}
         for name, iou, accuracy, pixels in zip(names, areas.iou, areas.accuracy, areas.labelled)
     ]
 
 
-def _percent(share: float) -> float | None:
+def percent(share: float) -> float | None:
+    """A share in percent; None (JSON has no NaN) where it is undefined."""
     return None if math.isnan(share) else round(100 * float(share), 3)
 
 

@@ -130,7 +130,7 @@ def measure(
         folder: Where records go, by which an interrupted row goes on.
     """
     from ovseg.evaluation.evaluate import evaluate
-    from ovseg.evaluation.report import image_mean
+    from ovseg.evaluation.report import image_mean, percent
     from ovseg.evaluation.sets import emoji_set
 
     columns, seconds = {}, []
@@ -145,9 +145,9 @@ def measure(
             raise RuntimeError(f"{predictor.name}: {found.failures[0].error}")
         mean, half = image_mean(found)
         columns[condition.name] = {
-            "image_miou": round(100 * mean, 2),
-            "interval": round(100 * half, 2),
-            "miou": round(100 * found.areas.mean_iou(), 2),
+            "image_miou": percent(mean),
+            "interval": percent(half),
+            "miou": percent(found.areas.mean_iou()),
         }
         seconds += [record.seconds for record in found.records]
     return {
@@ -184,7 +184,11 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
     for row in ranked:
         cells = [
-            f"{row['columns'][name]['image_miou']:.1f} ± {row['columns'][name]['interval']:.1f}"
+            " ± ".join(
+                f"{value:.1f}"
+                for key in ("image_miou", "interval")
+                if (value := row["columns"][name][key]) is not None
+            )
             for name in names
         ]
         memory = row.get("peak_memory_mb")

@@ -1,0 +1,84 @@
+"""The suite on EmojiScenes: columns, rows, resuming, the table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("mmseg")
+
+from dataclasses import replace
+
+from emoji_fakes import fake_drawings, write_fake_drawings
+
+import ovseg
+from ovseg.evaluation import suite
+from ovseg.methods.method import EMOJI_PROTOCOL
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    return fake_drawings()
+
+
+def test_a_row_has_every_column(tiny_clip, drawings, tmp_path):
+    protocol = replace(EMOJI_PROTOCOL, crop=None, stride=None)
+    predictor = ovseg.build("maskclip", tiny_clip, protocol=protocol)
+    row = suite.measure(predictor, drawings, 1, tmp_path)
+    assert set(row["columns"]) == {condition.name for condition in suite.CONDITIONS}
+    assert len(suite.CONDITIONS) == 7
+    for name in ("base", "novel", "unknown"):
+        few, all_ = (row["columns"][f"{name}, {kind}"]["image_miou"] for kind in ("present", "all words"))
+        assert 0 <= all_ <= few <= 100
+    assert suite.measure(predictor, drawings, 1, tmp_path)["columns"] == row["columns"]  # from its records
+
+
+def fake_row(name, images, folder):
+    column = {"image_miou": 10.0 + len(name), "interval": 1.0, "miou": 9.0}
+    columns = {condition.name: column for condition in suite.CONDITIONS}
+    return {
+        "name": name, "images": images, "version": ovseg.__version__, "columns": columns,
+        "seconds_per_image": 0.5, "peak_memory_mb": 123.4,
+    }  # fmt: skip
+
+
+def test_rows_are_measured_once(tmp_path, monkeypatch):
+    class InProcess:
+        def __init__(self, *args, **kwargs): ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error): ...
+        def submit(self, function, *args):
+            value = function(*args)
+            return type("Done", (), {"result": lambda self: value})()
+
+    said = []
+    write_fake_drawings(tmp_path)
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path))
+    monkeypatch.setattr(suite, "ProcessPoolExecutor", InProcess)
+    monkeypatch.setattr(suite, "_measure_row", fake_row)
+    rows = ["a_vit_tiny.emoji", "bb_vit_tiny.emoji_pairs"]
+    paths = suite.run_suite(tmp_path / "out", images=2, rows=rows, say=said.append)
+    suite.run_suite(tmp_path / "out", images=2, rows=rows, say=said.append)
+    assert len(said) == 2
+    suite.run_suite(tmp_path / "out", images=3, rows=rows[:1], say=said.append)
+    assert len(said) == 3
+    assert [row["name"] for row in json.loads(paths[0].read_text())] == rows[:1]
+
+
+def test_table_ranks_fair_rows_first():
+    rows = [fake_row(name, 2, None) for name in ("x.emoji", "long_name.emoji", "y.emoji_pairs")]
+    lines = [line for line in suite.suite_table(rows).splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "model", "y.emoji_pairs", "long_name.emoji", "x.emoji"
+    ]  # fmt: skip
+    assert "23.0 ± 1.0" in lines[1]
+    assert "| 0.50 | 123 |" in lines[1]
+
+
+def test_every_row_of_the_suite_is_embedded():
+    rows = suite.suite_rows()
+    assert "maskclip_vit_tiny.emoji" in rows
+    assert all(".emoji" in row for row in rows)
