@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from ovseg.dense.features import DenseFeatures
 from ovseg.dense.view import View
 from ovseg.dense.windows import slide
-from ovseg.inference.background import BackgroundRule
 from ovseg.inference.decision import Labels, decide
 from ovseg.inference.detection import (
     SEGMENTS,
@@ -28,13 +27,12 @@ from ovseg.inference.detection import (
     segment_objects,
 )
 from ovseg.inference.images import ImageSource, read_image
+from ovseg.inference.plan import Plan, Planner
 from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ovseg.inference.results import DetResult, Failure, SegResult
-from ovseg.inference.steps import Pamr, Softmax, Step
+from ovseg.inference.steps import Pamr
 from ovseg.release import Recipe, write_release
 from ovseg.towers.weights import LoadedClip
-from ovseg.vocab.cache import TextCache
-from ovseg.vocab.text_bank import TextBank, encode_vocabulary
 from ovseg.vocab.vocabulary import Vocabulary, VocabularySource
 
 __all__ = ["Predictor"]
@@ -80,10 +78,8 @@ class Predictor:
         self.protocol = protocol
         self._clip, self._batch_size, self._dtype = clip, batch_size, dtype
         self._recipe = recipe
-        self._cache = TextCache()
-        self._banks: dict[tuple[Vocabulary, str | tuple[str, ...]], TextBank] = {}
+        self._planner = Planner(clip, protocol)
         self._vocabulary: Vocabulary | None = None
-        self._templates: str | tuple[str, ...] = protocol.templates
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -104,7 +100,7 @@ class Predictor:
         """
         if self._recipe is None:
             raise ValueError("how this model was built is not known; make it with ovseg.load or ovseg.build")
-        protocol = replace(self.protocol, templates=self._templates)
+        protocol = replace(self.protocol, templates=self._planner.templates)
         return write_release(path, self.model, self._recipe, self._clip, protocol, self._vocabulary)
 
     def set_vocabulary(self, classes: VocabularySource, templates: str | Sequence[str] | None = None) -> None:
@@ -119,7 +115,7 @@ class Predictor:
         """
         self._vocabulary = Vocabulary.of(classes)
         if templates is not None:
-            self._templates = templates if isinstance(templates, str) else tuple(templates)
+            self._planner.templates = templates if isinstance(templates, str) else tuple(templates)
         self._plan(None, None)
 
     @overload
@@ -246,7 +242,7 @@ class Predictor:
         return self.model.features(next(view.batches()))
 
     @torch.inference_mode()
-    def _segment(self, source: ImageSource, plan: _Plan, keep_image: bool, class_scores: bool) -> SegResult:
+    def _segment(self, source: ImageSource, plan: Plan, keep_image: bool, class_scores: bool) -> SegResult:
         image = read_image(source)
         start = time.perf_counter()
         view = self._view(image)
@@ -257,7 +253,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _detect(
-        self, source: ImageSource, plan: _Plan, proposals: ProposalSource, threshold: float, keep_image: bool
+        self, source: ImageSource, plan: Plan, proposals: ProposalSource, threshold: float, keep_image: bool
     ) -> DetResult:
         image = read_image(source)
         start = time.perf_counter()
@@ -287,7 +283,7 @@ class Predictor:
         )
 
     def _result(
-        self, labels: Labels, plan: _Plan, image: np.ndarray | None, source: str | None, start: float
+        self, labels: Labels, plan: Plan, image: np.ndarray | None, source: str | None, start: float
     ) -> SegResult:
         label_map = labels.label_map.cpu().numpy()
         by_class = labels.class_scores
@@ -324,80 +320,27 @@ class Predictor:
         """The image at the output size in the values that the network sees."""
         return view.normalise(torch.from_numpy(image).to(self._device).permute(2, 0, 1).float() / 255)
 
-    def _plan(self, classes: VocabularySource | None, background: str | None) -> _Plan:
+    def _plan(self, classes: VocabularySource | None, background: str | None) -> Plan:
         vocabulary = self.vocabulary if classes is None else Vocabulary.of(classes)
         if vocabulary is None:
             raise ValueError("no classes: pass classes=['road', 'car'], or call set_vocabulary first")
-        steps = self._resolved(self.protocol.steps)
-        spec = background or self.protocol.background
-        if spec is None:
-            return _Plan(self._bank(vocabulary), vocabulary, steps)
-        rule = BackgroundRule.parse(spec)
-        competing = rule.vocabulary(vocabulary, self._clip.info.background_words)
-        bank, steps = self._bank(competing), (*steps, *rule.steps(competing))
-        kept = [i for i, item in enumerate(competing.classes) if not item.is_background]
-        if not kept:
-            raise ValueError("all classes are marked as background; leave the '!' off at least one")
-        if len(kept) == len(competing):
-            return _Plan(bank, vocabulary, steps)
-        real = Vocabulary(tuple(competing.classes[i] for i in kept), vocabulary.name)
-        return _Plan(bank, real, steps, kept)
-
-    def _resolved(self, steps: Sequence[Step]) -> tuple[Step, ...]:
-        own = float(self._clip.model.logit_scale.detach().exp())
-        return tuple(
-            replace(step, scale=own) if isinstance(step, Softmax) and step.scale is None else step
-            for step in steps
-        )
-
-    def _bank(self, vocabulary: Vocabulary) -> TextBank:
-        if self.protocol.synonyms == "first":
-            classes = (replace(item, words=item.words[:1]) for item in vocabulary.classes)
-            vocabulary = Vocabulary(tuple(classes), vocabulary.name)
-        key = (vocabulary, self._templates)
-        if key not in self._banks:
-            with torch.inference_mode():
-                bank = encode_vocabulary(
-                    self._clip.model,
-                    self._clip.tokenizer,
-                    vocabulary,
-                    self._templates,
-                    average=self.protocol.average,
-                    cache=self._cache,
-                )
-            self._banks = {key: bank}  # one is enough: a stream keeps its own in the plan
-        return self._banks[key]
+        return self._planner.plan(vocabulary, background)
 
     @property
     def _device(self) -> torch.device:
         return self._clip.model.logit_scale.device
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """All that does not change from image to image.
-
-    Attributes:
-        bank: Rows of all words that compete.
-        vocabulary: Of the results.
-        steps: The decision.
-        kept: Classes of the bank's vocabulary that results may have, in order; None for all.
-    """
-
-    bank: TextBank
-    vocabulary: Vocabulary
-    steps: tuple[Step, ...]
-    kept: list[int] | None = None
-
-
 def _stream(
     sources: Iterable[ImageSource], one: Callable[[ImageSource], _Result]
 ) -> Iterator[_Result | Failure]:
     for source in sources:
+        result: _Result | Failure
         try:
-            yield one(source)
+            result = one(source)
         except Exception as error:
-            yield Failure(_name_of(source) or "image", error)
+            result = Failure(_name_of(source) or "image", error)
+        yield result
 
 
 def _is_image(source: Any) -> bool:

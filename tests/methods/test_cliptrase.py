@@ -49,7 +49,7 @@ def test_neighbourhoods_follow_the_number_of_patches():
 def test_each_region_has_one_label(tiny_clip, photo):
     predictor = ovseg.build("cliptrase", tiny_clip, eps=1.5, min_samples=2)
     field = predictor.model.score_field(
-        predictor._view(photo), predictor._bank(ovseg.Vocabulary.of(list("abcdef")))
+        predictor._view(photo), predictor._planner.bank(ovseg.Vocabulary.of(list("abcdef")))
     )
     assert field.regions.shape == photo.shape[:2]
     assert field.regions.max() >= 0
@@ -61,7 +61,7 @@ def test_each_region_has_one_label(tiny_clip, photo):
 @torch.inference_mode()
 def test_scores_may_be_weighted_by_the_class_token(tiny_clip, photo):
     plain, weighted = (ovseg.build("cliptrase", tiny_clip, cls_weighting=on).model for on in (False, True))
-    bank = ovseg.build("cliptrase", tiny_clip)._bank(ovseg.Vocabulary.of(["a", "b"]))
+    bank = ovseg.build("cliptrase", tiny_clip)._planner.bank(ovseg.Vocabulary.of(["a", "b"]))
     image = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
         factor = weighted(image, bank) / plain(image, bank)

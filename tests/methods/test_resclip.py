@@ -75,7 +75,7 @@ def test_two_passes(base, tiny_clip):
     """Of a tower of 3 blocks the second one is the middle."""
     visual, image = tiny_clip.model.visual, torch.randn(3, 48, 80)
     predictor = ovseg.build("resclip", tiny_clip, base=base, unsure=0.3)
-    model, bank = predictor.model, predictor._bank(Vocabulary.of(["cat", "dog", "sky"]))
+    model, bank = predictor.model, predictor._planner.bank(Vocabulary.of(["cat", "dog", "sky"]))
     tokens, (q, k, v) = last_block_parts(visual, image, "bicubic_offset")
     first_block, second_block = visual.blocks[:2]
     normed = second_block.ln_1(first_block(visual.embed(image[None], "bicubic_offset")))
@@ -113,7 +113,7 @@ def test_patches_take_the_label_of_most_pixels(tiny_clip):
     image = torch.randn(1, 3, 50, 85)
     for label, name in ((-1, "own"), (0, "first")):
         predictor = ovseg.build("resclip", tiny_clip, unsure=1.1, unsure_label=name)
-        bank = predictor._bank(Vocabulary.of(["cat", "dog"]))
+        bank = predictor._planner.bank(Vocabulary.of(["cat", "dog"]))
         labels = predictor.model.patch_labels(predictor.model.features(image), image, bank)
         assert labels.shape == (1, 3, 5)
         assert (labels == label).all()
