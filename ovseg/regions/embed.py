@@ -19,7 +19,7 @@ from ovseg.towers.clip_resnet import ModifiedResNet
 
 __all__ = ["embed_by_pool", "embed_crops", "embed_dense", "embed_masks", "region_maps"]
 
-_REGIONS_AT_ONCE = 32  # as many as keep the last stage's maps in the processor's caches
+_REGIONS_AT_ONCE = 16  # few enough for the maps of the last stage to stay in the processor's caches
 
 
 def region_maps(features: Tensor, boxes: Sequence[Tensor], size: int, stride: int) -> Tensor:
