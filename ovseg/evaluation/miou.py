@@ -6,6 +6,7 @@ out, and a run that was interrupted goes on from the sums of the images it has d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -108,7 +109,7 @@ def boundary_areas(predicted: NDArray, truth: NDArray, num_classes: int) -> Clas
     A region's boundary is what lies within 2 % of the image's diagonal from its contour, the image's edge
     included. Arguments as in ``ClassAreas.count``.
     """
-    reach = max(round(_BOUNDARY_SHARE * float(np.hypot(*truth.shape))), 1)
+    reach = max(round(_BOUNDARY_SHARE * math.hypot(*truth.shape)), 1)
     counted = truth >= 0
     inner_predicted, inner_truth = (
         np.where(on_boundary(labels, reach), labels, -1)[counted] for labels in (predicted, truth)
