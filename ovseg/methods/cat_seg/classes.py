@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.methods.cat_seg.chunks import over_chunks
+from ovseg.methods.cat_seg.linear import Linear, linear
 
 __all__ = ["ClassAggregation"]
 
@@ -37,11 +38,11 @@ class ClassAggregation(nn.Module):
         self.heads, self.width, self.pad_len = heads, width, pad_len
         self.attend = {"linear": linear_attention, "full": full_attention}[attention]
         self.norm1 = nn.LayerNorm(width)
-        self.q = nn.Linear(width + guidance, width)
-        self.k = nn.Linear(width + guidance, width)
-        self.v = nn.Linear(width, width)
+        self.q = Linear(width + guidance, width)
+        self.k = Linear(width + guidance, width)
+        self.v = Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.ReLU(), Linear(4 * width, width))
         if pad_len:
             self.padding_token = nn.Parameter(torch.zeros(width))
             self.padding_guidance = nn.Parameter(torch.zeros(guidance))
@@ -71,14 +72,14 @@ class ClassAggregation(nn.Module):
 
         def at(part: Tensor) -> Tensor:
             normed = self.norm1(part)
-            q = F.linear(normed, self.q.weight[:, : self.width]) + q_text[:, None]
-            k = F.linear(normed, self.k.weight[:, : self.width]) + k_text[:, None]
+            q = linear(normed, self.q.weight[:, : self.width]) + q_text[:, None]
+            k = linear(normed, self.k.weight[:, : self.width]) + k_text[:, None]
             q, k, v = (y.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3) for y in (q, k, self.v(normed)))
             mixed = self.attend(q, k, v, *padding)  # (l, heads, K, d)
             part = part + mixed.permute(2, 0, 1, 3).flatten(2)
             return part + self.mlp(self.norm2(part))
 
-        return over_chunks(at, x, dim=1)
+        return over_chunks(at, x, dim=1, multiple=16)
 
     def _text(self, guidance: Tensor) -> tuple[Tensor, Tensor]:
         """What (..., G) adds to queries and keys, biases included."""
@@ -111,13 +112,18 @@ def linear_attention(
     Returns:
         (l, heads, K, d).
     """
-    q, k = F.elu(q) + 1, F.elu(k) + 1
+    q, k = _feature(q), _feature(k)
     summary, total = k.transpose(-1, -2) @ v, k.sum(dim=-2)  # (l, heads, d, d), (l, heads, d)
     if pad_k is not None and pad_v is not None:
-        feature = count * (F.elu(pad_k) + 1)
+        feature = count * _feature(pad_k)
         summary = summary + feature[..., None] * pad_v[:, None]
         total = total + feature
     return (q @ summary) / (q @ total[..., None] + _EPS)
+
+
+def _feature(x: Tensor) -> Tensor:
+    """elu(x) + 1, without the detour over exp(x) - 1 + 1."""
+    return x.clamp(max=0).exp() + x.clamp(min=0)
 
 
 def full_attention(

@@ -93,6 +93,8 @@ class UpStage(nn.Module):
 
     def forward(self, x: Tensor, kernel: Tensor, image: Tensor) -> Tensor:
         """(n, before, h, w) to (n, after, 2 h, 2 w)."""
-        x = F.conv_transpose2d(x, kernel, stride=2, padding=1) + image
-        x = self.conv2(F.relu(self.norm1(x)))
-        return F.relu(self.norm2(x))
+        in_place = not torch.is_grad_enabled()
+        x = F.conv_transpose2d(x, kernel, stride=2, padding=1)
+        x = x.add_(image) if in_place else x + image
+        x = self.conv2(F.relu(self.norm1(x), inplace=in_place))
+        return F.relu(self.norm2(x), inplace=in_place)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.methods.cat_seg.chunks import over_chunks
+from ovseg.methods.cat_seg.linear import Linear, linear
 from ovseg.methods.cat_seg.windows import windows_of
 
 __all__ = ["SpatialAggregation"]
@@ -54,7 +55,7 @@ class WindowBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attention = GuidedAttention(width, guidance, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         """Windows (m, n, N, C) of n classes, with the guide (m, 1, N, 3 C) of each window."""
@@ -73,10 +74,10 @@ class GuidedAttention(nn.Module):
     def __init__(self, width: int, guidance: int, heads: int) -> None:
         super().__init__()
         self.heads, self.width = heads, width
-        self.q = nn.Linear(width + guidance, width)
-        self.k = nn.Linear(width + guidance, width)
-        self.v = nn.Linear(width, width)
-        self.proj = nn.Linear(width, width)
+        self.q = Linear(width + guidance, width)
+        self.k = Linear(width + guidance, width)
+        self.v = Linear(width, width)
+        self.proj = Linear(width, width)
 
     def guide(self, guidance: Tensor) -> Tensor:
         """(..., G) to what it adds to q, k and v, biases included: (..., 3 C)."""
@@ -86,7 +87,8 @@ class GuidedAttention(nn.Module):
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         """Normed windows (m, n, N, C) to the attention's output of the same shape."""
         weight = torch.cat([self.q.weight[:, : self.width], self.k.weight[:, : self.width], self.v.weight])
-        qkv = F.linear(x, weight) + guide
+        qkv = linear(x, weight)
+        qkv = qkv + guide if torch.is_grad_enabled() else qkv.add_(guide)
         q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)  # (m n, heads, N, d)
         return self.proj(mixed.transpose(1, 2).reshape(x.shape))
