@@ -49,7 +49,7 @@ def run() -> Iterator[dict[str, Any]]:
         "text.encode",
         lambda: encode_vocabulary(ours, tokenizer, vocabulary, rows).matrix,
         reference,
-        repeats=3,
+        repeats=2,
         architecture=_ARCHITECTURE,
         templates=len(rows),
         words=len(vocabulary.words),
