@@ -14,7 +14,7 @@ import ovseg
 from ovseg.cli.options import EMBEDDED_MODEL
 from ovseg.towers.table import ASSETS
 
-_COLOURS = 160  # of the palette: halves the file, and nobody sees it
+_COLOURS = 256  # a palette halves the file, and nobody sees it
 _GAP = 8  # pixels
 
 
