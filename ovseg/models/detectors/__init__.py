@@ -6,8 +6,10 @@ from ovseg.models.detectors.localiser import FrozenLocaliser
 from ovseg.models.detectors.preprocessor import TwoViewPreprocessor
 from ovseg.models.detectors.region_clip import RegionCLIPDetector
 from ovseg.models.detectors.roi_head import RegionRoIHead
+from ovseg.models.detectors.setup_hook import RegionCLIPSetup
+from ovseg.models.detectors.transforms import TruthAsProposals
 
 __all__ = [
     "CLIPPoolHead", "CLIPResNetC4", "CosineBBoxHead", "FrozenLocaliser", "RegionCLIPDetector",
-    "RegionRoIHead", "TwoViewPreprocessor",
+    "RegionCLIPSetup", "RegionRoIHead", "TruthAsProposals", "TwoViewPreprocessor",
 ]  # fmt: skip
