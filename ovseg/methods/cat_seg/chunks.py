@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,9 +17,9 @@ _TOKENS = 4608  # 8 classes on a grid of 24 x 24: hidden layers of 512 channels 
 def over_chunks(function: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0, multiple: int = 1) -> Tensor:
     """``function(x)``, for parts of ``x`` along a dimension over which it works independently.
 
-    What is in between stays in the processor's cache. For gradients it is computed again, part by part, rather
-    than kept: a training step of 171 classes would otherwise hold a hundred tensors of the size of ``x``, and
-    spend more time on memory than on arithmetic.
+    What is in between stays in the processor's cache. For gradients it is computed again, part by part,
+    rather than kept: a training step would otherwise hold a hundred tensors of the size of ``x``, and spend
+    more time on memory than on arithmetic.
 
     Args:
         function: Of parts of ``x``.
@@ -31,5 +32,5 @@ def over_chunks(function: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0, m
     parts = x.split(step, dim)
     if not torch.is_grad_enabled():
         return torch.cat([function(part) for part in parts], dim)
-    again = {"use_reentrant": False, "preserve_rng_state": False}
-    return torch.cat([checkpoint(function, part, **again) for part in parts], dim)
+    again = partial(checkpoint, function, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(part) for part in parts], dim)
