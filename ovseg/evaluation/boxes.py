@@ -6,10 +6,44 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-__all__ = ["BoxTopK", "GroundTruth", "read_ground_truth"]
+if TYPE_CHECKING:
+    from ovseg.inference.predictor import Predictor
+    from ovseg.vocab.vocabulary import Vocabulary
+
+__all__ = ["BoxTopK", "GroundTruth", "evaluate_boxes", "read_ground_truth"]
+
+
+def evaluate_boxes(
+    predictor: Predictor,
+    annotations: Path,
+    images: Path,
+    vocabulary: Vocabulary,
+    ks: tuple[int, ...] = (1, 5),
+) -> dict[str, float]:
+    """Classifies every ground-truth box of a data set.
+
+    Args:
+        predictor: Any.
+        annotations: In COCO's or LVIS's layout.
+        images: Folder of the images.
+        vocabulary: The classes; their names are those of the annotations.
+        ks: Values of k.
+
+    Returns:
+        As ``BoxTopK.compute``, and ``boxes`` and ``images``, how many there were.
+
+    Raises:
+        ValueError: The annotations do not fit the classes, or an image cannot be read.
+    """
+    metric, boxes, count = BoxTopK(len(vocabulary), ks), 0, 0
+    for truth in read_ground_truth(annotations, vocabulary.names):
+        metric.update(predictor.classify(images / truth.file_name, truth.boxes, vocabulary), truth.labels)
+        boxes, count = boxes + len(truth.labels), count + 1
+    return {**metric.compute(), "boxes": boxes, "images": count}
 
 
 @dataclass

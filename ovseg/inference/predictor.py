@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ from ovseg.inference.images import ImageSource, read_image
 from ovseg.inference.plan import Plan, Planner
 from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ovseg.inference.results import DetResult, Failure, SegResult
+from ovseg.inference.sources import is_image, name_of, stream
 from ovseg.inference.steps import Pamr
+from ovseg.regions.proposals import Proposals
 from ovseg.release import Recipe, write_release
 from ovseg.towers.weights import LoadedClip
 from ovseg.vocab.vocabulary import Vocabulary, VocabularySource
@@ -39,7 +41,6 @@ __all__ = ["Predictor"]
 
 _TOKENS_PER_BATCH = 4096
 _DETECTION_THRESHOLD = 0.3  # of probabilities among all words that compete
-_Result = TypeVar("_Result")
 
 
 class Predictor:
@@ -173,7 +174,7 @@ class Predictor:
         def one(image: ImageSource) -> SegResult:
             return self._segment(image, plan, keep_image, class_scores)
 
-        return one(source) if _is_image(source) else _stream(source, one)  # type: ignore[arg-type]
+        return one(source) if is_image(source) else stream(source, one)  # type: ignore[arg-type]
 
     @overload
     def detect(  # type: ignore[overload-overlap]
@@ -233,7 +234,31 @@ class Predictor:
         def one(image: ImageSource) -> DetResult:
             return self._detect(image, plan, proposals, threshold, keep_image)
 
-        return one(source) if _is_image(source) else _stream(source, one)  # type: ignore[arg-type]
+        return one(source) if is_image(source) else stream(source, one)  # type: ignore[arg-type]
+
+    def classify(
+        self,
+        source: ImageSource,
+        boxes: ProposalSource,
+        classes: VocabularySource | None = None,
+        *,
+        background: str | None = "none",
+    ) -> np.ndarray:
+        """Probabilities (N, K) float32 of the classes in given boxes of one image.
+
+        Args:
+            source: See ``segment``.
+            boxes: An array (N, 4) XYXY in pixels of the image, or other boxes that ``detect`` takes.
+            classes: See ``segment``.
+            background: As for ``detect``; 0 in all classes where a background word is the best.
+
+        Raises:
+            ValueError: As for ``detect``.
+        """
+        plan, image = self._plan(classes, background), read_image(source)
+        size = (image.shape[0], image.shape[1])
+        proposals = find_proposals(boxes, size)
+        return self._scores(self._view(image, whole=True), proposals, size, plan).numpy()
 
     @torch.inference_mode()
     def features(self, source: ImageSource) -> DenseFeatures:
@@ -249,7 +274,7 @@ class Predictor:
         field = self.model.score_field(view, plan.bank)
         guide = self._guide(view, image) if any(isinstance(step, Pamr) for step in plan.steps) else None
         labels = decide(field, plan.steps, plan.bank.vocabulary, guide, class_scores)
-        return self._result(labels, plan, image if keep_image else None, _name_of(source), start)
+        return self._result(labels, plan, image if keep_image else None, name_of(source), start)
 
     @torch.inference_mode()
     def _detect(
@@ -265,10 +290,7 @@ class Predictor:
             found = segment_objects(self._segment(image, plan, False, False), threshold, 2 * cell)
         else:
             boxes = find_proposals(proposals, size)
-            visual, scale = self._clip.model.visual, float(self._clip.model.logit_scale.detach().exp())
-            batch, inside = next(view.batches()), boxes.rescaled(size, seen)
-            scores = score_regions(self.model, visual, batch, inside, plan.bank, scale)
-            found = region_objects(boxes, foreground_scores(scores, plan.kept).cpu(), size, threshold)
+            found = region_objects(boxes, self._scores(view, boxes, size, plan), size, threshold)
         return DetResult(
             found.boxes,
             found.scores,
@@ -277,10 +299,18 @@ class Predictor:
             size,
             found.masks,
             self.protocol.name,
-            _name_of(source),
+            name_of(source),
             image if keep_image else None,
             time.perf_counter() - start,
         )
+
+    @torch.inference_mode()
+    def _scores(self, view: View, proposals: Proposals, size: tuple[int, int], plan: Plan) -> Tensor:
+        """(N, K) on the CPU, for proposals in pixels of the image of ``size``."""
+        inside = proposals.rescaled(size, (view.image.shape[1], view.image.shape[2]))
+        visual, scale = self._clip.model.visual, float(self._clip.model.logit_scale.detach().exp())
+        scores = score_regions(self.model, visual, next(view.batches()), inside, plan.bank, scale)
+        return foreground_scores(scores, plan.kept).float().cpu()
 
     def _result(
         self, labels: Labels, plan: Plan, image: np.ndarray | None, source: str | None, start: float
@@ -329,29 +359,3 @@ class Predictor:
     @property
     def _device(self) -> torch.device:
         return self._clip.model.logit_scale.device
-
-
-def _stream(
-    sources: Iterable[ImageSource], one: Callable[[ImageSource], _Result]
-) -> Iterator[_Result | Failure]:
-    for source in sources:
-        result: _Result | Failure
-        try:
-            result = one(source)
-        except Exception as error:
-            result = Failure(_name_of(source) or "image", error)
-        yield result
-
-
-def _is_image(source: Any) -> bool:
-    """Whether a source is one image rather than an iterable of images."""
-    if isinstance(source, str | bytes | bytearray | os.PathLike | np.ndarray | Tensor):
-        return True
-    return hasattr(source, "read") or hasattr(source, "getbbox")  # an open file, a PIL image
-
-
-def _name_of(source: Any) -> str | None:
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)  # type: ignore[return-value]
-    name = getattr(source, "name", None) or getattr(source, "filename", None)
-    return str(name) if name else None

@@ -89,7 +89,7 @@ def fetch_weights(info: WeightsSource, *, allow_download: bool = True) -> Path:
                 return _fetch(source, info)
             except (OSError, HTTPException, ValueError) as error:
                 reasons.append(f"{_host(source)}: {_one_line(error)}")
-        why = "; ".join(reasons)
+        why = "; ".join(reasons) or "there is no address to fetch them from"
     raise WeightsUnavailableError(
         f"the weights of {info.name} are not on this machine ({why}). {_cure(info)}"
     )
@@ -108,6 +108,8 @@ def _find(info: WeightsSource) -> Path | None:
         if (_folder(info) / name).is_file():
             return _folder(info) / name
     for source in info.sources:
+        if Path(source).is_file():  # embedded
+            return Path(source)
         # The Hub's usual cache (None) is looked into as well: open_clip may have filled it.
         for folder in (cache_dir() / "hub", None) if source.startswith("hf:") else ():
             for name in info.hub_files:
@@ -129,6 +131,8 @@ def _cure(info: WeightsSource) -> str:
         for s in info.sources
     )
     folder = cache_dir() / "towers" / info.name
+    if not info.sources:
+        return f"Download {info.hub_files[0]} by hand from its authors' page and put it into {folder}"
     return (
         f"Fetch {' or '.join(pages)} where there is a network and put the file, its name kept, into {folder}"
     )

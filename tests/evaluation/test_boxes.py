@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ovseg.evaluation.boxes import BoxTopK, read_ground_truth
+import ovseg
+from ovseg.evaluation.boxes import BoxTopK, evaluate_boxes, read_ground_truth
+from ovseg.vocab.vocabulary import Vocabulary
 
 
 def test_always_the_first_class():
@@ -77,3 +80,24 @@ def test_ground_truth_of_coco_and_lvis(tmp_path, image, name):
     path.write_text("{}")
     with pytest.raises(ValueError, match="has not COCO's layout"):
         next(read_ground_truth(path, ["car"]))
+
+
+def test_a_data_set_through_a_predictor(tiny_clip, tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / "a.png")
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(annotations(file_name="a.png")))
+    predictor = ovseg.build("maskclip", tiny_clip)
+    words = Vocabulary.of(["person", "car", "dog"])
+    (truth,) = read_ground_truth(path, words.names[:2])
+    document = json.loads(path.read_text())
+    document["categories"].append({"id": 9, "name": "dog"})
+    path.write_text(json.dumps(document))
+    scores = predictor.classify(tmp_path / "a.png", truth.boxes, words)
+    assert (
+        scores.shape == (2, 3) and (scores > 0).all() and (scores.sum(axis=1) < 1).all()
+    )  # the rest is background
+    result = evaluate_boxes(predictor, path, tmp_path, words)
+    assert result["boxes"] == 2 and result["images"] == 1
+    assert result["top1_micro"] == pytest.approx((scores.argmax(axis=1) == truth.labels).mean())
+    assert result["top5_macro"] == 1
