@@ -126,6 +126,14 @@ def test_features_lie_on_the_grid_of_the_auxiliary_tower(tiny_clip):
     assert (features.grid, features.stride, features.cls) == ((8, 12), 8, None)
 
 
+@pytest.mark.parametrize("auxiliary", ["dino_vit_s16", "dinov2_vit_b14_reg", "mae_vit_b16", "sam_vit_b"])
+def test_every_family_of_towers_serves(auxiliary, tiny_clip):
+    model = ovseg.build("proxyclip", tiny_clip, auxiliary=auxiliary).model
+    scores = model(torch.randn(2, 3, 48, 80), bank())
+    assert scores.shape[2:] == ((4, 4) if auxiliary == "sam_vit_b" else (3, 5))
+    assert scores.isfinite().all()
+
+
 def test_the_auxiliary_tower_is_shared_and_no_part_of_the_model(tiny_clip):
     models = [ovseg.build("proxyclip", tiny_clip).model for _ in range(2)]
     image = torch.randn(1, 3, 32, 32)

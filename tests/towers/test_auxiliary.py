@@ -96,3 +96,11 @@ def test_missing_weights_are_named_with_the_place_for_them(monkeypatch):
     monkeypatch.setenv("OVSEG_OFFLINE", "1")
     with pytest.raises(WeightsUnavailableError, match=r"dino_vitbase8_pretrain.pth .*towers.dino_vit_b8"):
         require_auxiliary("dino_vit_b8")
+
+
+def test_an_embedded_file_is_taken_where_it_lies(tmp_path, monkeypatch):
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"x")
+    row = auxiliary.AuxiliaryInfo("mine", "vit", "vit_tiny_patch16_224", (str(file),))
+    monkeypatch.setattr(auxiliary, "_table", {"mine": row})
+    assert require_auxiliary("mine") == file

@@ -19,6 +19,7 @@ SMALL = {"embed_dim": WIDTH, "num_heads": HEADS, "depth": DEPTH}
 DINO = replace(auxiliary_info("dino_vit_b8"), options={**SMALL, "img_size": 32})
 DINOV2 = replace(auxiliary_info("dinov2_vit_b14"), options={**SMALL, "img_size": 56})
 REGISTERS = replace(auxiliary_info("dinov2_vit_b14_reg"), options={**SMALL, "img_size": 56})
+GIANT = replace(auxiliary_info("dinov2_vit_g14"), options={**SMALL, "img_size": 56})
 MAE = replace(auxiliary_info("mae_vit_b16"), options={**SMALL, "img_size": 64})
 
 
@@ -30,6 +31,10 @@ def published_weights(info: AuxiliaryInfo) -> dict[str, Tensor]:
     if "reg_token" in weights:
         weights["register_tokens"] = weights.pop("reg_token")
         weights["pos_embed"] = 0.2 * torch.randn(1, weights["pos_embed"].shape[1] + 1, WIDTH)
+    if "_g14" in info.name:  # SwiGLU, packed
+        for name in [name for name in weights if "mlp" in name]:
+            renamed = name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3")
+            weights[renamed] = weights.pop(name)
     if "dinov2" in info.name:
         weights["mask_token"] = torch.randn(1, WIDTH)
     if "mae" in info.name:
@@ -78,7 +83,12 @@ def published_forward(weights, image01, patch, rule):
         attention = (heads[0] @ heads[1].transpose(-1, -2) * (WIDTH // HEADS) ** -0.5).softmax(dim=-1)
         mixed = (attention @ heads[2]).transpose(1, 2).flatten(2)
         x = x + weights.get(f"{at}.ls1.gamma", 1) * linear(mixed, f"{at}.attn.proj")
-        hidden = linear(F.gelu(linear(norm(x, f"{at}.norm2"), f"{at}.mlp.fc1")), f"{at}.mlp.fc2")
+        normed = norm(x, f"{at}.norm2")
+        if f"{at}.mlp.w12.weight" in weights:
+            gate, value = linear(normed, f"{at}.mlp.w12").chunk(2, dim=-1)
+            hidden = linear(F.silu(gate) * value, f"{at}.mlp.w3")
+        else:
+            hidden = linear(F.gelu(linear(normed, f"{at}.mlp.fc1")), f"{at}.mlp.fc2")
         x = x + weights.get(f"{at}.ls2.gamma", 1) * hidden
         inner.append({"q": q, "k": k, "v": v, "attention": attention, "out": x})
     return norm(x, "norm"), inner
@@ -90,7 +100,7 @@ def tower(info, weights) -> SelfSupervisedViT:
     return SelfSupervisedViT(vit, info).eval()
 
 
-CASES = {"dino": DINO, "dinov2": DINOV2, "registers": REGISTERS, "mae": MAE}
+CASES = {"dino": DINO, "dinov2": DINOV2, "giant": GIANT, "registers": REGISTERS, "mae": MAE}
 
 
 @pytest.mark.parametrize("family", CASES)
@@ -103,7 +113,7 @@ def test_features_are_the_published_ones(family, size):
     ours = tower(info, weights)
     patch = ours.stride
     image = torch.rand(2, 3, size[0] * patch, size[1] * patch + size[2])
-    rule = "dino" if family == "dinov2" else family
+    rule = "dino" if family in ("dinov2", "giant") else family
     last, inner = published_forward(weights, image, patch, rule)
 
     taps = ((-1, "k"), (DEPTH - 1, "k"), (-1, "v"), (0, "q"), (1, "out"), (-1, "scores"))

@@ -13,7 +13,7 @@ from ovseg.dense.windows import slide
 from ovseg.evaluation.golden.case import Case
 from ovseg.evaluation.golden.external import StoredTower
 from ovseg.evaluation.golden.windows import decided, output_size, undecided
-from ovseg.inference.steps import Floor, Softmax
+from ovseg.inference.steps import Floor, Pamr, Softmax
 from ovseg.methods.trident import Trident
 from ovseg.methods.trident.model import TridentSegmenter
 
@@ -55,7 +55,9 @@ def outputs(case: Case) -> dict[str, Tensor]:
         "logits": model.head(features, case.bank()),
     }
     if case.hp.get("post"):
-        rules = (Softmax(case.hp["logit_scale"]), Floor(case.hp["prob_thd"], label=0))
+        hp = case.hp
+        refine = [Pamr(hp["pamr_steps"], tuple(hp["pamr_stride"]))] if hp.get("pamr_steps") else []
+        rules = (*refine, Softmax(hp["logit_scale"]), Floor(hp.get("prob_thd", 0.0), label=0))
         out["pred"], out["probs"] = decided(case, [model.score_field(view, case.bank())], rules)
         out["pred.undecided"] = undecided(out["probs"])
     return out

@@ -17,10 +17,10 @@ class ProxySegmenter(TwoTowerSegmenter):
     """Dense features of CLIP on the grid of the auxiliary tower."""
 
     def features(self, image: Tensor) -> DenseFeatures:
-        """See ``Segmenter.features``; the grid and the stride are the auxiliary tower's."""
+        """See ``Segmenter.features``; the grid is the auxiliary tower's."""
         visual = self.clip.visual
         if not isinstance(visual, VisionTransformer):
             return super().features(image)
         guide = self.auxiliary(image)(self.pixels(image))
         features = visual.forward_dense(image, self.readout, {"features": guide.patches})
-        return replace(features, stride=guide.stride)
+        return replace(features, stride=max(round(image.shape[2] / features.grid[0]), 1))

@@ -54,8 +54,8 @@ class TridentSegmenter(TwoTowerSegmenter):
             View(one, slide(size), size, self.mean, self.std, _BATCH, image.dtype)
             for one in self.pixels(image).float()
         )
-        maps = [self._map(view, self.encode(self.picture(view), view)) for view in views]
-        return DenseFeatures(torch.stack(maps), None, self.stride)
+        maps = torch.stack([self._map(view, self.encode(self.picture(view), view)) for view in views])
+        return DenseFeatures(maps, None, max(round(size[0] / maps.shape[2]), 1))
 
     def score_field(self, view: View, bank: TextBank) -> ScoreField:
         """Scores of one image. The windows are the method's own; those of the view are not used."""
