@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections import Counter
 
-from ovseg.cli.console import progress, say
+from ovseg.cli.batch import Batch, add_batch_options, add_inputs, find_inputs
+from ovseg.cli.console import say
 from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
-from ovseg.cli.outputs import add_output_options, write_result
+from ovseg.cli.outputs import add_output_options
 
 __all__ = ["add_parser", "run"]
 
@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, or patterns in quotes")
+    add_inputs(parser)
     add_class_options(parser)
     add_model_options(parser)
     parser.add_argument(
@@ -43,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--threshold", type=_fraction, default=0.3, metavar="P", help="least score, 0 to 1 (default: 0.3)"
     )
     add_output_options(parser, "detections", ["overlay", "coco"])
+    add_batch_options(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -56,27 +57,21 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: Wrong use: inputs, classes, formats or the model do not exist.
     """
-    from ovseg.inference.images import expand_sources
-
     vocabulary = read_vocabulary(args)
-    sources = expand_sources(args.inputs)
+    sources = find_inputs(args.inputs)
     _check_proposals(args.proposals, len(sources))
+    batch = Batch(args, sources, vocabulary)
+    if not batch.sources:
+        return batch.report()
     predictor = open_predictor(args)
     predictor.set_vocabulary(vocabulary, templates=args.templates)
-    start, done, counts = time.perf_counter(), 0, Counter[str]()
+    counts = Counter[str]()
     options = {"proposals": args.proposals, "threshold": args.threshold, "background": args.background}
-    with progress("searching", len(sources)) as advance:
-        for source, result in zip(sources, predictor.detect(sources, **options), strict=True):
-            if write_result(result, source, args):
-                done += 1
-                counts.update(result.names)  # type: ignore[union-attr]  # a failure is never written
-            advance()
-    failed = len(sources) - done
+    for result in batch.run("searching", lambda files: predictor.detect(files, **options)):
+        counts.update(result.names)  # type: ignore[union-attr]
     for name, count in counts.most_common():
         say(f"{count:6} {name}")
-    seconds = (time.perf_counter() - start) / len(sources)
-    say(f"{done} done, {failed} failed, {counts.total()} objects, {seconds:.2f} s per image")
-    return 1 if failed else 0
+    return batch.report(f", {counts.total()} objects")
 
 
 def _check_proposals(source: str, images: int) -> None:

@@ -34,11 +34,11 @@ def add_output_options(parser: argparse.ArgumentParser, kind: Kind, default: Seq
 
 def write_result(
     result: SegResult | DetResult | Failure, source: SourceFile, args: argparse.Namespace
-) -> bool:
+) -> str | None:
     """Writes one result in all formats and prints the paths, or says what went wrong.
 
     Returns:
-        Whether all is written.
+        What went wrong, in one line; None if all is written.
     """
     from ovseg._files import WriteError
     from ovseg.inference.results import Failure
@@ -47,15 +47,15 @@ def write_result(
         say(f"failed: {result.message}")
         if args.debug:
             traceback.print_exception(result.error)
-        return False
+        return result.message
     try:
         for format in args.format:
             path, *_ = writer(format).write_any(result, output_path(args.out, source.relative, format))
             print(path, flush=True)
-    except WriteError as error:
+    except (WriteError, ValueError) as error:  # the latter: the format does not hold this result
         say(f"failed: {source}: {error}")
-        return False
-    return True
+        return f"{source}: {error}"
+    return None
 
 
 def _formats(kind: Kind) -> Callable[[str], list[str]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ovseg.cli.console import progress, say, share_table
+from ovseg.cli.batch import Batch, add_batch_options, add_inputs, find_inputs
+from ovseg.cli.console import share_table
 from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
-from ovseg.cli.outputs import add_output_options, write_result
+from ovseg.cli.outputs import add_output_options
 
 if TYPE_CHECKING:
     from ovseg.inference.results import SegResult
@@ -21,6 +21,7 @@ _EXAMPLES = """examples:
   ovseg segment photo.jpg --classes road car "traffic light" "person: man | woman"
   ovseg segment photos/ 'more/**/*.png' --vocab ade150 --model maskclip_vit_b16.openai
   ovseg segment photo.jpg --classes cat --background none --format png,coco --out labels
+  find photos -newer last_week | ovseg segment - --vocab words.txt --resume
 """
 
 
@@ -33,10 +34,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders, or patterns in quotes")
+    add_inputs(parser)
     add_class_options(parser)
     add_model_options(parser)
     add_output_options(parser, "labels", ["overlay", "png"])
+    add_batch_options(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -50,37 +52,26 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: Wrong use: inputs, classes, formats or the model do not exist.
     """
-    from ovseg.inference.images import expand_sources
-
     # Everything that can be wrong with the arguments shows before the seconds that loading a model takes.
     vocabulary = read_vocabulary(args)
-    sources = expand_sources(args.inputs)
+    batch = Batch(args, find_inputs(args.inputs), vocabulary)
+    if not batch.sources:
+        return batch.report()
     predictor = open_predictor(args)
     predictor.set_vocabulary(vocabulary, templates=args.templates)
     tally = _Tally()
-    start = time.perf_counter()
-    with progress("segmenting", len(sources)) as advance:
-        for source, result in zip(
-            sources, predictor.segment(sources, background=args.background), strict=True
-        ):
-            if write_result(result, source, args):
-                tally.add(result)  # type: ignore[arg-type]  # a failure is never written
-            else:
-                tally.failed += 1
-            advance()
+    for result in batch.run("segmenting", lambda files: predictor.segment(files, background=args.background)):
+        tally.add(result)  # type: ignore[arg-type]
     if tally.done:
         share_table(vocabulary, *tally.shares())
-    seconds = (time.perf_counter() - start) / len(sources)
-    say(f"{tally.done} done, {tally.failed} failed, {seconds:.2f} s per image")
-    return 1 if tally.failed else 0
+    return batch.report()
 
 
 @dataclass
 class _Tally:
-    """What became of the inputs: counts, and sums over the done images of the area fractions."""
+    """Sums over the images of the area fractions."""
 
     done: int = 0
-    failed: int = 0
     areas: Counter[str] = field(default_factory=Counter)
     unlabelled: float = 0.0
 
