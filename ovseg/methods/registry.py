@@ -65,7 +65,7 @@ def _methods() -> dict[str, type[Method]]:
         module = importlib.import_module(f"ovseg.methods.{name}")
         for value in vars(module).values():
             own = isinstance(value, type) and value.__module__ == module.__name__
-            if own and issubclass(value, Method) and value is not Method:
+            if own and issubclass(value, Method) and hasattr(value, "name"):  # not what methods share
                 found[value.name] = value
     return found
 

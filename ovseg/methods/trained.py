@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ovseg.towers.download import fetch_weights
 from ovseg.towers.infer import infer_config
 from ovseg.towers.table import TowerInfo
 from ovseg.towers.tokenizer import Tokenizer
-from ovseg.towers.weights import LoadedClip, build_clip
+from ovseg.towers.weights import LoadedClip, build_clip, load_clip
 
 __all__ = ["Trained", "load_trained"]
 
@@ -73,7 +73,19 @@ def load_trained(method: type[Method], weights: Any, allow_download: bool = True
             return None
         raise CheckpointError(f"{path} is no checkpoint of {method.title}; fetch or copy it again")
     state_dict = method.convert(stored)
-    return Trained(_clip(state_dict, info or TowerInfo(path.stem, "", sources=(str(path),))), state_dict)
+    info = info or TowerInfo(path.stem, "", sources=(str(path),))
+    if method.frozen is not None and not any(name.startswith(_CLIP) for name in state_dict):
+        return _on_frozen_tower(method.frozen, state_dict, info, allow_download)
+    return Trained(_clip(state_dict, info), state_dict)
+
+
+def _on_frozen_tower(
+    tower: str, learned: Mapping[str, Tensor], info: TowerInfo, allow_download: bool
+) -> Trained:
+    """A file that holds the learned parts only; the towers are as they were published."""
+    loaded = load_clip(tower, allow_download=allow_download)
+    weights = {_CLIP + name: value for name, value in loaded.model.state_dict().items()}
+    return Trained(replace(loaded, info=replace(loaded.info, name=info.name)), {**weights, **learned})
 
 
 def _clip(state_dict: Mapping[str, Tensor], info: TowerInfo) -> LoadedClip:
