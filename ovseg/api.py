@@ -110,7 +110,7 @@ def build(
     model = instance.build(clip.model, replace(instance.readout, **changes)).eval()
     if weights:
         weights.fill(model)
-    elif cls.trained:
+    elif cls.trained and any(not name.startswith("clip.") for name in model.state_dict()):
         rows = ", ".join(f"{method}_{name}" for name in cls.trained)
         warnings.warn(f"{cls.title}'s head is untrained here; ovseg.load has {rows}", stacklevel=2)
     model.to(target)
