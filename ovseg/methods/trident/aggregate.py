@@ -45,7 +45,8 @@ def aggregate(
     Returns:
         (N, D).
     """
-    unit = F.normalize(encoding.values.to(tokens.dtype), dim=2)  # (heads, N, d)
+    exact = tokens.to(torch.promote_types(tokens.dtype, torch.float32))  # thresholds are no place for halves
+    unit = F.normalize(encoding.values.to(exact.dtype), dim=2)  # (heads, N, d)
     mean = (unit @ unit.mean(dim=1)[:, :, None]).mean(dim=(0, 2))  # (N,), needs no N x N cosines
     threshold = cos_factor * mean
     if negative_threshold is not None:
@@ -56,6 +57,6 @@ def aggregate(
     for rows in row_blocks(count, heads * count):
         alike = unit[:, rows] @ unit.transpose(1, 2) > threshold[rows, None]
         alike.diagonal(rows.start, dim1=1, dim2=2).fill_(True)
-        weights = (encoding.weights(rows).to(tokens.dtype) * alike).mean(dim=0)
-        fused.append(weights @ tokens / weights.sum(dim=1, keepdim=True))
-    return torch.cat(fused)
+        weights = (encoding.weights(rows).to(exact.dtype) * alike).mean(dim=0)
+        fused.append(weights @ exact / weights.sum(dim=1, keepdim=True))
+    return torch.cat(fused).to(tokens.dtype)
