@@ -66,15 +66,21 @@ def regions_of_clusters(
 
 def cluster_kinship(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -> Tensor:
     """(clusters, 4 h, 4 w) smoothed kinship, see ``regions_of_clusters``."""
-    from scipy.ndimage import median_filter
-
     members = F.one_hot(clusters[clusters >= 0]).T.to(affinity)
     means = members @ affinity[(clusters >= 0).to(affinity.device)] / members.sum(dim=1, keepdim=True)
     zoomed = F.interpolate(
         means.unflatten(1, grid)[None], scale_factor=_ZOOM, mode="bilinear", align_corners=False
     )
-    smooth = median_filter(zoomed[0].cpu().numpy(), size=(1, _MEDIAN, _MEDIAN))
+    smooth = np.stack([_median(one) for one in zoomed[0].cpu().numpy()])
     return torch.from_numpy(smooth).to(affinity.device)
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """(H, W) medians of 7 x 7, mirrored at the border. Several times faster than SciPy's filter."""
+    padded = np.pad(values, _MEDIAN // 2, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (_MEDIAN, _MEDIAN)).reshape(values.size, -1)
+    middle = _MEDIAN**2 // 2
+    return np.partition(windows, middle, axis=1)[:, middle].reshape(values.shape)
 
 
 def _dbscan() -> Any:

@@ -8,7 +8,7 @@ clustered, and a cluster's pixels take the label that most of them have.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ovseg.dense.attention import key_key, query_query, uses, value_value
 from ovseg.dense.readout import Readout
@@ -51,15 +51,15 @@ _MIOU = {  # at 224 and 336 pixels, on the central square of each image
 def _paper(dataset: str, short: int) -> Protocol:
     """Whole images; at 336 pixels under the data set's name, at 224 with a suffix."""
     small = short == 224
-    fields = {"eps": 0.7, "min_samples": 3} if small else {"eps": 1.1, "min_samples": 7}
-    weighted = dataset == "voc20"
+    fields: dict[str, Any] = {"eps": 0.7, "min_samples": 3} if small else {"eps": 1.1, "min_samples": 7}
+    if dataset == "voc20":
+        fields["cls_weighting"] = True
     return Protocol(
         f"{dataset}_224" if small else dataset,
         Resize(short, shrink="bicubic"),
         words=f"{dataset}.cliptrase",
-        # products with the class token's scores are no cosines: they have no temperature
-        steps=(RegionVote(),) if weighted else _VOTE,
-        fields=fields | ({"cls_weighting": True} if weighted else {}),
+        steps=(RegionVote(),),
+        fields=fields,
         paper={"vit_b16.openai": _MIOU[dataset][0 if small else 1]},
     )
 
