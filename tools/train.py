@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("--work-dir", help="default: work_dirs/<name of the config>")
+    parser.add_argument("--data-root", help="where the data sets lie (default: as in the config)")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -23,9 +24,14 @@ def main(argv: list[str] | None = None) -> int:
         metavar="CHECKPOINT",
         help="go on from CHECKPOINT, or from the newest one in the work dir",
     )
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--launcher", choices=("none", "pytorch"), default="none")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
     args = parser.parse_args(argv)
-    train(args.config, args.work_dir, args.resume, args.cfg_options)
+    train(
+        args.config, args.work_dir, args.resume, args.cfg_options, data_root=args.data_root, amp=args.amp,
+        launcher=args.launcher,
+    )  # fmt: skip
     return 0
 
 

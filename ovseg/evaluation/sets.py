@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from numpy.typing import NDArray
 
 from ovseg.datasets.benchmarks import BENCHMARKS, Benchmark, benchmark, find_root
@@ -30,7 +31,7 @@ class EvaluationSet:
     Attributes:
         name: Of the data set.
         split: Which part.
-        dataset: Of mmseg's kind: what ``data_list`` holds is read here at its full depth.
+        dataset: Of mmseg's kind, whose label maps are read here at their full depth.
         vocabulary: Words to ask for.
         order: Class of the data set, 0..K-1, of each class of the vocabulary.
         groups: Class indices by name of a group, such as base and novel.
@@ -55,11 +56,15 @@ class EvaluationSet:
 
     def label(self, index: int) -> str:
         """A name for image ``index``."""
-        return str(self.dataset.data_list[index]["img_path"])
+        return str(self._info(index)["img_path"])
+
+    def _info(self, index: int) -> dict[str, Any]:
+        """The data set's entry, without drawing a scene for it."""
+        return BaseDataset.get_data_info(self.dataset, index)
 
     def image(self, index: int) -> ImageSource:
         """What ``Predictor.segment`` takes."""
-        if "scene" in self.dataset.data_list[index]:
+        if "scene" in self._info(index):
             return np.ascontiguousarray(self.dataset.get_data_info(index)["img"][..., ::-1])
         return self.label(index)
 
@@ -69,7 +74,7 @@ class EvaluationSet:
         Raises:
             LabelError: The label map cannot be read.
         """
-        info: dict[str, Any] = self.dataset.data_list[index]
+        info = self._info(index)
         drawn = "scene" in info
         labels = (
             self.dataset.get_data_info(index)["gt_seg_map"].astype(np.int32)

@@ -1,4 +1,4 @@
-"""Training from a config: ``train`` is what ``tools/train.py`` and ``ovseg train`` call."""
+"""Training and testing from a config: what ``tools/train.py``, ``tools/test.py`` and ``ovseg train`` call."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 
+from ovseg.training.amp import BFloat16OptimWrapper
 from ovseg.training.loop import AtomicRunner
 
-__all__ = ["train"]
+__all__ = ["prepare_config", "test", "train"]
 
 
 def train(
@@ -19,6 +20,10 @@ def train(
     work_dir: str | Path | None = None,
     resume: bool | str = False,
     cfg_options: Mapping[str, Any] | None = None,
+    *,
+    data_root: str | Path | None = None,
+    amp: bool = False,
+    launcher: str = "none",
 ) -> BaseModel:
     """Trains what a config describes, on mmengine's Runner.
 
@@ -27,6 +32,9 @@ def train(
         work_dir: Folder of logs and checkpoints; by default ``work_dirs/<name of the config>``.
         resume: True goes on from the newest checkpoint in ``work_dir`` if there is one; a path from that one.
         cfg_options: Changes to the config, keys with dots: ``{"optim_wrapper.optimizer.lr": 1e-3}``.
+        data_root: Where the data sets lie, see ``prepare_config``.
+        amp: Mixed precision, in bfloat16.
+        launcher: "none", or "pytorch" under torchrun.
 
     Returns:
         The trained model.
@@ -34,14 +42,89 @@ def train(
     Raises:
         FileNotFoundError: The config or the checkpoint is not there.
     """
-    cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
-    if cfg_options:
-        cfg.merge_from_dict(dict(cfg_options))
-    name = Path(cfg.filename).stem if cfg.filename else "run"
-    cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / name)
+    cfg = prepare_config(config, work_dir, cfg_options, data_root=data_root, launcher=launcher)
+    if amp:
+        cfg.optim_wrapper.type = BFloat16OptimWrapper
     if isinstance(resume, str):
         if not Path(resume).is_file():
             raise FileNotFoundError(f"no checkpoint {resume} to resume from")
         cfg.load_from = resume
     cfg.resume = bool(resume)
     return AtomicRunner.from_cfg(cfg).train()
+
+
+def test(
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    work_dir: str | Path | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    *,
+    data_root: str | Path | None = None,
+    launcher: str = "none",
+) -> dict[str, float]:
+    """Tests a checkpoint with the config's ``test_dataloader`` and ``test_evaluator``.
+
+    Args:
+        config: As in ``train``.
+        checkpoint: A file of a training.
+        work_dir: As in ``train``.
+        cfg_options: As in ``train``.
+        data_root: As in ``train``.
+        launcher: As in ``train``.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        FileNotFoundError: The config or the checkpoint is not there.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"no checkpoint {checkpoint} to test")
+    cfg = prepare_config(config, work_dir, cfg_options, data_root=data_root, launcher=launcher)
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    return AtomicRunner.from_cfg(cfg).test()
+
+
+def prepare_config(
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    *,
+    data_root: str | Path | None = None,
+    launcher: str = "none",
+) -> Config:
+    """A config with the changes of a command line.
+
+    Args:
+        config: As in ``train``.
+        work_dir: As in ``train``.
+        cfg_options: As in ``train``.
+        data_root: Takes the place of the leading ``data`` in every ``data_root`` of the config; or is that
+            data set's own folder, where nothing lies below under the conventional name.
+        launcher: As in ``train``.
+
+    Raises:
+        FileNotFoundError: The config is not there.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
+    if cfg_options:
+        cfg.merge_from_dict(dict(cfg_options))
+    if data_root is not None:
+        _move_data(cfg._cfg_dict, Path(data_root))
+    name = Path(cfg.filename).stem if cfg.filename else "run"
+    cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / name)
+    cfg.launcher = launcher
+    return cfg
+
+
+def _move_data(value: Any, root: Path) -> None:
+    if isinstance(value, ConfigDict | dict):
+        if isinstance(old := value.get("data_root"), str):
+            parts = Path(old).parts
+            below = root.joinpath(*parts[1:] if parts[:1] == ("data",) else parts)
+            value["data_root"] = str(below if below.is_dir() else root)
+        for inner in value.values():
+            _move_data(inner, root)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _move_data(inner, root)

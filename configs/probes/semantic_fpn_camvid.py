@@ -1,0 +1,45 @@
+"""Semantic FPN (Kirillov et al., 2019) on the embedded tower, which trains along at a tenth of the rate."""
+
+from mmengine.config import read_base
+from mmseg.models import FPN, EncoderDecoder, FPNHead, SegDataPreProcessor
+
+from ovseg.models.backbones import CLIPViT
+
+with read_base():
+    from .._base_.datasets.camvid import *  # noqa: F403
+    from .._base_.runtime.segmentation import *  # noqa: F403
+    from .._base_.schedules.poly_2k import *  # noqa: F403
+
+model = dict(
+    type=EncoderDecoder,
+    data_preprocessor=dict(
+        type=SegDataPreProcessor,
+        mean=[122.7709, 116.7460, 104.0937],
+        std=[68.5005, 66.6322, 70.3232],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(320, 320),
+        test_cfg=dict(size_divisor=32),
+    ),
+    backbone=dict(type=CLIPViT, tower="vit_tiny.emoji", out_blocks=[1, 2, 4, 5], strides=[4, 8, 16, 32]),
+    neck=dict(type=FPN, in_channels=[192, 192, 192, 192], out_channels=96, num_outs=4),
+    decode_head=dict(
+        type=FPNHead,
+        in_channels=[96, 96, 96, 96],
+        in_index=[0, 1, 2, 3],
+        feature_strides=[4, 8, 16, 32],
+        channels=64,
+        dropout_ratio=0.1,
+        num_classes=11,
+        norm_cfg=dict(type="BN", requires_grad=True),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="whole"),
+)
+optim_wrapper.update(  # noqa: F405
+    paramwise_cfg=dict(
+        rules=[dict(pattern=r"^backbone\.", lr=0.1)],
+        layer_decay=dict(pattern=r"resblocks\.(\d+)\.", depth=6, rate=0.8),
+    )
+)
