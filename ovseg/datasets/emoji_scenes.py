@@ -16,7 +16,10 @@ from ovseg._files import atomic_path
 from ovseg.datasets.emoji import EmojiScenes, Scene, Split, WordGroup, WordTable, word_table
 from ovseg.registry import DATASETS
 
-__all__ = ["EmojiScenesDataset", "coco_annotations", "semantic_map", "write_scenes"]
+__all__ = ["BASE_CLASSES", "EmojiScenesDataset", "coco_annotations", "semantic_map", "write_scenes"]
+
+BASE_CLASSES = (*word_table().names("base"), *word_table().textures)
+"""What trainings on base words know: the classes of ``EmojiScenesDataset`` by default."""
 
 
 def semantic_map(

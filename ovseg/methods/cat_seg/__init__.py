@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from ovseg.towers.clip import CLIP
 
-__all__ = ["CATSeg"]
+__all__ = ["EMOJI_HEAD", "CATSeg"]
+
+EMOJI_HEAD = AggregatorConfig(
+    width=64, window=14, appearance_dim=64, text_dim=64, guidance_dims=(128, 64), decoder_dims=(32, 16),
+    decoder_guidance_dims=(16, 8), pad_len=128,
+)  # fmt: skip
+"""Of the models on the embedded towers: narrower, for 28 x 28 patches."""
 
 _WEIGHTS = "https://huggingface.co/spaces/hamacojr/CAT-Seg-weights/resolve/main"
 
@@ -42,6 +48,12 @@ def _weights(tower: str, arch: str, size: int, file: str) -> TowerInfo:
     )
 
 
+# A weight that only whole models have: of the authors, of ours, and of ours in training.
+_HEADS = (
+    "sem_seg_head.predictor.transformer.conv1.weight",
+    "aggregator.embed.weight",
+    "segmenter.aggregator.embed.weight",
+)
 _PAPER = Protocol(
     "paper",
     Resize(640, 2560, shrink="bilinear"),
@@ -93,8 +105,8 @@ class CATSeg(Method):
         "emoji": replace(
             _OWN,
             name="emoji",
-            resize=Resize(320, shrink="bilinear"),
-            fields={"canvas": 320, "window": 192, "stride": 128},
+            resize=Resize(224, shrink="bilinear"),
+            fields={"grid": 28, "canvas": None, "aggregator": EMOJI_HEAD},
         ),
         "whole": replace(_OWN, name="whole", pad=Pad(384, stretch=True), fields={"canvas": None}),
         "ade847": _paper("ade847", "ade847.cat_seg", 12.0, 16.0),
@@ -131,12 +143,14 @@ class CATSeg(Method):
     @classmethod
     def owns(cls, state_dict: Mapping[str, Tensor]) -> bool:
         """Whether it holds the learned head, in the published layout or in ours."""
-        names = ("sem_seg_head.predictor.transformer.conv1.weight", "aggregator.embed.weight")
-        return any(name in state_dict for name in names)
+        return any(name in state_dict for name in _HEADS)
 
     @classmethod
     def convert(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A published checkpoint, or a state dict of our own, to the layout of ``CATSegModel``."""
         from ovseg.methods.cat_seg.converter import convert_model, joined
 
-        return joined(state_dict) if "aggregator.embed.weight" in state_dict else convert_model(state_dict)
+        if _HEADS[0] in state_dict:
+            return convert_model(state_dict)
+        prefix = "" if _HEADS[1] in state_dict else "segmenter."
+        return joined({k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)})

@@ -1,5 +1,6 @@
 """Methods of the zoo as segmentors of mmseg."""
 
+from ovseg.models.segmentors.cat_seg import CATSegGroups, CATSegSegmentor
 from ovseg.models.segmentors.open_vocabulary import OpenVocabularySegmentor
 
-__all__ = ["OpenVocabularySegmentor"]
+__all__ = ["CATSegGroups", "CATSegSegmentor", "OpenVocabularySegmentor"]
