@@ -30,7 +30,7 @@ from ovseg.inference.images import ImageSource, read_image
 from ovseg.inference.plan import Plan, Planner
 from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ovseg.inference.results import DetResult, Failure, SegResult
-from ovseg.inference.sources import is_image, name_of, stream
+from ovseg.inference.sources import run
 from ovseg.inference.steps import Pamr
 from ovseg.regions.proposals import Proposals
 from ovseg.release import Recipe, write_release
@@ -171,10 +171,10 @@ class Predictor:
         """
         plan = self._plan(classes, background)
 
-        def one(image: ImageSource) -> SegResult:
-            return self._segment(image, plan, keep_image, class_scores)
+        def one(image: np.ndarray, name: str | None) -> SegResult:
+            return self._segment(image, name, plan, keep_image, class_scores)
 
-        return one(source) if is_image(source) else stream(source, one)  # type: ignore[arg-type]
+        return run(source, one)
 
     @overload
     def detect(  # type: ignore[overload-overlap]
@@ -231,10 +231,10 @@ class Predictor:
         """
         plan = self._plan(classes, background)
 
-        def one(image: ImageSource) -> DetResult:
-            return self._detect(image, plan, proposals, threshold, keep_image)
+        def one(image: np.ndarray, name: str | None) -> DetResult:
+            return self._detect(image, name, plan, proposals, threshold, keep_image)
 
-        return one(source) if is_image(source) else stream(source, one)  # type: ignore[arg-type]
+        return run(source, one)
 
     def classify(
         self,
@@ -267,27 +267,33 @@ class Predictor:
         return self.model.features(next(view.batches()))
 
     @torch.inference_mode()
-    def _segment(self, source: ImageSource, plan: Plan, keep_image: bool, class_scores: bool) -> SegResult:
-        image = read_image(source)
+    def _segment(
+        self, image: np.ndarray, name: str | None, plan: Plan, keep_image: bool, class_scores: bool
+    ) -> SegResult:
         start = time.perf_counter()
         view = self._view(image)
         field = self.model.score_field(view, plan.bank)
         guide = self._guide(view, image) if any(isinstance(step, Pamr) for step in plan.steps) else None
         labels = decide(field, plan.steps, plan.bank.vocabulary, guide, class_scores)
-        return self._result(labels, plan, image if keep_image else None, name_of(source), start)
+        return self._result(labels, plan, image if keep_image else None, name, start)
 
     @torch.inference_mode()
     def _detect(
-        self, source: ImageSource, plan: Plan, proposals: ProposalSource, threshold: float, keep_image: bool
+        self,
+        image: np.ndarray,
+        name: str | None,
+        plan: Plan,
+        proposals: ProposalSource,
+        threshold: float,
+        keep_image: bool,
     ) -> DetResult:
-        image = read_image(source)
         start = time.perf_counter()
         size = (image.shape[0], image.shape[1])
         view = self._view(image, whole=True)
         seen = (view.image.shape[1], view.image.shape[2])
         if isinstance(proposals, str) and proposals == SEGMENTS:
             cell = self.model.stride * (size[0] * size[1] / (seen[0] * seen[1])) ** 0.5
-            found = segment_objects(self._segment(image, plan, False, False), threshold, 2 * cell)
+            found = segment_objects(self._segment(image, name, plan, False, False), threshold, 2 * cell)
         else:
             boxes = find_proposals(proposals, size)
             found = region_objects(boxes, self._scores(view, boxes, size, plan), size, threshold)
@@ -299,7 +305,7 @@ class Predictor:
             size,
             found.masks,
             self.protocol.name,
-            name_of(source),
+            name,
             image if keep_image else None,
             time.perf_counter() - start,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -9,25 +10,42 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ovseg.inference.images import ImageSource
+from ovseg.inference.images import ImageSource, read_image
+from ovseg.inference.read_ahead import read_ahead
 from ovseg.inference.results import Failure
 
-__all__ = ["is_image", "name_of", "stream"]
+__all__ = ["is_image", "name_of", "run"]
 
 _Result = TypeVar("_Result")
 
 
-def stream(
-    sources: Iterable[ImageSource], one: Callable[[ImageSource], _Result]
+def run(source: ImageSource | Iterable[ImageSource], one: Callable[[np.ndarray, str | None], _Result]) -> Any:
+    """Runs on one image, or on a stream of images.
+
+    Args:
+        source: What the user handed over.
+        one: Makes the result of an image (H, W, 3) uint8 RGB and its name.
+
+    Returns:
+        The result of the one image; or an iterator of results in order, in which an image that fails is a
+        ``Failure``, and the others go on.
+    """
+    if is_image(source):
+        return one(read_image(source), name_of(source))  # type: ignore[arg-type]
+    return _stream(source, one)  # type: ignore[arg-type]
+
+
+def _stream(
+    sources: Iterable[ImageSource], one: Callable[[np.ndarray, str | None], _Result]
 ) -> Iterator[_Result | Failure]:
-    """The result of each source in order; one that fails becomes a ``Failure``, and the others go on."""
-    for source in sources:
-        result: _Result | Failure
-        try:
-            result = one(source)
-        except Exception as error:
-            result = Failure(name_of(source) or "image", error)
-        yield result
+    with contextlib.closing(read_ahead(sources)) as images:
+        for source, read in images:
+            result: _Result | Failure
+            try:
+                result = one(read(), name_of(source))
+            except Exception as error:
+                result = Failure(name_of(source) or "image", error)
+            yield result
 
 
 def is_image(source: Any) -> bool:
