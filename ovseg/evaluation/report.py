@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import resource
-import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +15,11 @@ import numpy as np
 import ovseg
 from ovseg._files import atomic_path
 from ovseg.evaluation.evaluate import Evaluation
+from ovseg.evaluation.memory import peak_memory
 from ovseg.evaluation.miou import ClassAreas, harmonic_mean
 from ovseg.evaluation.sets import EvaluationSet
 
-__all__ = ["image_mean", "peak_memory", "percent", "report", "to_markdown", "write_report"]
+__all__ = ["image_mean", "percent", "report", "to_markdown", "write_report"]
 
 _PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "numpy", "opencv-python", "onedl-mmengine", "onedl-mmcv",
@@ -71,12 +70,6 @@ def image_mean(evaluation: Evaluation) -> tuple[float, float]:
         return math.nan, math.nan
     half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), half
-
-
-def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
 def _groups(areas: ClassAreas, groups: Mapping[str, tuple[int, ...]]) -> dict[str, float | None]:

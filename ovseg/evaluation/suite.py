@@ -110,12 +110,13 @@ def _write(path: Path, text: str) -> None:
 
 def _measure_row(name: str, images: int, folder: Path) -> dict[str, Any]:
     from ovseg.datasets.emoji import Drawings
-    from ovseg.evaluation.report import peak_memory
+    from ovseg.evaluation.memory import current_memory, forget_peak_memory, peak_memory
 
     drawings = Drawings.load()
-    before = peak_memory()
+    before = current_memory() if forget_peak_memory() else None
     found = measure(ovseg.load(name, device="cpu"), drawings, images, folder / "records" / name)
-    return {**found, "peak_memory_mb": round(peak_memory() - before, 1)}
+    memory = None if before is None else round(peak_memory() - before, 1)
+    return {**found, "peak_memory_mb": memory}
 
 
 def measure(
