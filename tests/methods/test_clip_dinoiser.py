@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import ovseg
 from ovseg.dense.features import DenseFeatures
 from ovseg.methods.clip_dinoiser import CLIPDINOiser, DinoCLIP
+from ovseg.methods.clip_dinoiser.found import Found, background_mask, found_losses
 from ovseg.methods.clip_dinoiser.model import DinoCLIPSegmenter, DinoiserSegmenter, uncertain_background
 from ovseg.methods.clip_dinoiser.training import affinity_target, dinoiser_losses, optimiser, similarities
 from ovseg.methods.trained import load_trained
@@ -110,6 +111,40 @@ def test_the_teacher_pools_by_its_own_similarities(tiny_clip):
         guide = model.guide(image)
         torch.testing.assert_close(guide, F.avg_pool2d(model.pixels(image), 16))
         assert model(image, bank()).shape == (2, 3, 3, 4)
+
+
+def test_found_reads_the_keys_of_dino(tmp_path, monkeypatch):
+    model = Found(Teacher(), width=3)
+    image = torch.rand(2, 3, 48, 64)
+    expected = model.decoder(F.avg_pool2d(image, 16))
+    torch.testing.assert_close(model(image), expected)
+    # the published layout
+    published = Found(Teacher())
+    torch.save({"decoder": published.decoder.state_dict()}, tmp_path / "decoder_weights.pt")
+    monkeypatch.setattr(
+        "ovseg.methods.clip_dinoiser.found.fetch_weights", lambda *a, **k: tmp_path / "decoder_weights.pt"
+    )
+    monkeypatch.setattr("ovseg.methods.clip_dinoiser.found.require_auxiliary", lambda name: None)
+    assert torch.equal(Found.pretrained().decoder.weight, published.decoder.weight)
+
+
+def test_background_is_what_resembles_the_least_attended_patch():
+    keys = torch.randn(1, 2, 8).repeat_interleave(3, dim=1)  # two things of three patches
+    attention = torch.tensor([0.3, 0.3, 0.2, 0.1, 0.05, 0.05]).expand(1, 2, 6)
+    assert background_mask(attention, keys, 0.9).tolist() == [[False] * 3 + [True] * 3]
+
+
+def test_found_learns_from_the_rule_first_and_from_itself_later():
+    logits, target = torch.tensor([[[[2.0, -1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    bce = F.binary_cross_entropy_with_logits(logits, target)
+    first, later = (found_losses(logits, target, target, step) for step in (True, False))
+    torch.testing.assert_close(sum(first.values()), 2.5 * bce)
+    torch.testing.assert_close(sum(later.values()), 5.5 * bce)
+
+
+def test_the_teacher_needs_to_know_objects(tiny_clip):
+    with pytest.raises(ValueError, match="saliency='found'"):
+        ovseg.build("dinoclip", tiny_clip, auxiliary=Teacher(), uncertain_background=0)
 
 
 def test_targets_are_zeros_and_ones():

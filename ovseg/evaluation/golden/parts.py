@@ -20,6 +20,7 @@ from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
 from ovseg.evaluation.golden.trident import StoredEncoding
 from ovseg.methods.cat_seg.classes import linear_attention
+from ovseg.methods.clip_dinoiser.found import background_mask
 from ovseg.methods.cliptrase import all_self
 from ovseg.methods.gem import SelfSelf
 from ovseg.methods.lposs.graphs import patch_graph
@@ -138,6 +139,11 @@ def _trident_affinity() -> Tensor:
     return aggregate(torch.eye(6, dtype=torch.float64), encoding, 1.2, None)[None, None]
 
 
+def _found() -> Tensor:
+    attention = gen((1, 2, 7, 7), 0.63, 0.1).softmax(dim=-1)[:, :, 0, 1:]
+    return background_mask(attention, gen((1, 7, 8), 0.39, 0.2)[:, 1:]).double().view(1, 2, 3)
+
+
 def _positions(rule: PosEmbedRule) -> Tensor:
     return resize_grid(gen((1, 1, 3, 3), 0.9, 0.1), (5, 7), rule)
 
@@ -158,6 +164,7 @@ PARTS: dict[str, tuple[Callable[[], Tensor], float]] = {
     "maskclip_readout": (lambda: _readout("own"), 1e-6),
     "catseg_readout": (lambda: _readout("cls"), 1e-5),  # the reference's LayerNorm is float32
     "pamr": (_pamr, 1e-6),
+    "found_background_mask": (_found, 0.0),
     "proxyclip_affinity_rowmax": (_proxy_rows, 1e-6),
     "proxyclip_attention_out": (_proxy_attention, 1e-6),
     "lposs_exact": (_lposs_exact, 1e-6),

@@ -8,7 +8,7 @@ is the teacher: the same pooling by DINO's own similarities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -140,7 +140,7 @@ class DinoCLIP(_Pooled):
     Attributes:
         auxiliary: Name of the DINO tower, or a tower.
         feature: Which projections of its last block are compared: keys or values.
-        saliency: Name of FOUND's DINO tower (None where ``uncertain_background`` is off), or a function from
+        saliency: Where objects are, which ``uncertain_background`` needs: ``found``, or a function from
             images in [0, 1] to logits (B, 1, h, w) of being an object.
     """
 
@@ -150,11 +150,16 @@ class DinoCLIP(_Pooled):
     reference = "wysoczanska/clip_dinoiser"
     code_licence = "Apache-2.0"
     towers = ("vit_b16.laion2b",)
-    protocols = _protocols(*[None] * 8)
+    protocols = {  # noqa: RUF012
+        name: replace(protocol, fields={**protocol.fields, "saliency": "found"})
+        if protocol.fields
+        else protocol
+        for name, protocol in _protocols(*[None] * 8).items()
+    }
 
     auxiliary: str | AuxiliaryTower = "dino_vit_b16"
     feature: Literal["k", "v"] = "v"
-    saliency: Any = None
+    saliency: Literal["found"] | Callable[[Tensor], Tensor] | None = None
 
     @property
     def readout(self) -> Readout:

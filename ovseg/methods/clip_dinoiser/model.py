@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ovseg.dense.features import DenseFeatures
 from ovseg.dense.operators import pool
 from ovseg.dense.readout import Readout
+from ovseg.methods.clip_dinoiser.found import Found
 from ovseg.methods.segmenter import Segmenter, cosine_scores
 from ovseg.methods.two_towers import TwoTowerSegmenter
 from ovseg.towers.clip import CLIP
@@ -84,6 +85,9 @@ class DinoCLIPSegmenter(TwoTowerSegmenter):
     def __init__(self, clip: CLIP, method: DinoCLIP, readout: Readout) -> None:
         super().__init__(clip, method, readout, method.auxiliary)
         self.settings = method
+        self.saliency = Found.pretrained() if method.saliency == "found" else method.saliency
+        if method.uncertain_background is not None and self.saliency is None:
+            raise ValueError("uncertain_background needs to know where objects are: saliency='found'")
 
     def guide(self, image: Tensor) -> Tensor:
         """(B, D, h', w') keys or values of DINO's last block, heads concatenated, on DINO's grid."""
@@ -104,17 +108,12 @@ class DinoCLIPSegmenter(TwoTowerSegmenter):
         features = self.features(image)
         scores = cosine_scores(features.patches, bank.matrix)
         probabilities = (self.settings.scale * scores).softmax(dim=1)
-        if self.settings.uncertain_background is None:
+        if self.settings.uncertain_background is None or self.saliency is None:
             return probabilities
-        logits = self._saliency(image)
+        logits = self.saliency(self.pixels(image))
         if logits.shape[2:] != features.patches.shape[2:]:
             logits = F.interpolate(logits, features.grid, mode="bilinear", align_corners=False)
         return uncertain_background(probabilities, logits, bank, self.settings)
-
-    def _saliency(self, image: Tensor) -> Tensor:
-        if not callable(self.settings.saliency):
-            raise ValueError("uncertain_background needs saliency: FOUND, or another function of images")
-        return self.settings.saliency(self.pixels(image))
 
 
 def uncertain_background(
