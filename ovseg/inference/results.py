@@ -104,11 +104,12 @@ class SegResult:
         Args:
             path: Its name. Missing folders are made.
             format: One of ``ovseg.inference.writers.list_writers()``; by default the name decides:
-                ``x.overlay.png``, ``x.labels.png``, ``x.panoptic.png``, ``x.coco.json`` or ``x.npz``, and a
-                plain ``x.png`` or ``x.jpg`` is an overlay.
+                ``x.overlay.png``, ``x.labels.png``, ``x.labelme.json``, ``x.npz`` and so on; a plain ``x.png``
+                or ``x.jpg`` is an overlay, ``x.json`` is COCO's, ``x.txt`` YOLO's.
 
         Returns:
-            The path of the file. ``png`` and ``panoptic`` put a JSON file beside it.
+            The path of the file. Some formats put another beside it: ``png`` and ``panoptic`` a JSON file,
+            ``yolo`` ``classes.txt``, ``voc`` ``labelmap.txt``.
 
         Raises:
             ValueError: No such format, or the format does not take this suffix or this result.

@@ -149,13 +149,13 @@ def test_warnings_are_one_line(predictor, photo, tmp_path, capsys):
 
 
 def test_all_formats_at_once(predictor, photo, tmp_path, capsys):
-    formats = "overlay,png,coco,panoptic,npz"
+    formats = "overlay,png,coco,panoptic,npz,labelme,label_studio,instances,voc,yolo"
     assert (
         main(["segment", str(photo), "--classes", "x", "--format", formats, "--out", str(tmp_path / "out")])
         == 0
     )
     paths = capsys.readouterr().out.splitlines()
-    assert len(paths) == 5
+    assert len(paths) == 10
     (coco,) = [path for path in paths if path.endswith("coco.json")]
     assert [item["name"] for item in json.loads(Path(coco).read_text())["categories"]] == ["x"]
 

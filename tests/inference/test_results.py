@@ -91,7 +91,7 @@ def test_save_takes_the_format_from_the_name(result: SegResult, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "format", "message"),
     [
-        ("a.txt", None, r"a\.txt.*format=.*coco"),
+        ("a.gif", None, r"a\.gif.*format=.*coco"),
         ("a", None, "suffix names no format"),
         ("a.png", "pdf", "no format 'pdf'; there are coco"),
         ("a.png", "coco", r"\.json files"),

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -17,9 +17,12 @@ from PIL import Image
 from ovseg._files import WriteError
 from ovseg.inference.results import SegResult
 from ovseg.inference.writers import Writer, is_output_name, list_writers, output_path, writer, writer_for
+from ovseg.inference.writers._parts import paint, polygons
+from ovseg.inference.writers.label_studio import decode_brush, encode_brush
 from ovseg.vocab.vocabulary import Vocabulary, VocabularyClass
 
 READABLE = [name for name in list_writers() if writer(name).read is not None]
+MOST = {"voc": 254}  # classes that a format holds
 
 
 @functools.cache
@@ -63,6 +66,7 @@ def label_maps(draw: st.DrawFn) -> tuple[int, np.ndarray]:
 @example(case=(1, np.zeros((3, 2))))
 def test_labels_and_vocabulary_come_back_exactly(format: str, case: tuple[int, np.ndarray]) -> None:
     k, label_map = case
+    assume(k <= MOST.get(format, k))
     with tempfile.TemporaryDirectory() as folder:
         back = round_trip(format, make(label_map, k, seconds=0.25), Path(folder))
     np.testing.assert_array_equal(back.label_map, label_map)
@@ -73,8 +77,9 @@ def test_labels_and_vocabulary_come_back_exactly(format: str, case: tuple[int, n
 
 
 def test_which_formats_there_are() -> None:
-    assert list_writers() == ("coco", "npz", "overlay", "panoptic", "png")
-    assert set(READABLE) == {"coco", "npz", "panoptic", "png"}
+    labels = "coco instances label_studio labelme npz overlay panoptic png voc yolo"
+    assert list_writers() == tuple(labels.split())
+    assert set(list_writers()) - set(READABLE) == {"overlay", "yolo"}
     extensions = [writer(name).extension for name in list_writers()]
     assert len(set(extensions)) == len(extensions)
     for name in list_writers():
@@ -83,7 +88,7 @@ def test_which_formats_there_are() -> None:
             Path(writer(name).extension).suffix in writer(name).suffixes or writer(name).extension == ".npz"
         )
         assert writer_for("b.jpg" + writer(name).extension) == name
-    with pytest.raises(ValueError, match="no format 'gif'; there are coco, npz"):
+    with pytest.raises(ValueError, match="no format 'gif'; there are coco, instances"):
         writer("gif")
 
 
@@ -189,7 +194,7 @@ def test_files_of_other_programs_are_refused(format: str, tmp_path: Path) -> Non
     foreign = tmp_path / f"x{writer(format).extension}"
     if format == "npz":
         np.savez(foreign, a=np.zeros(3))
-    elif format == "coco":
+    elif foreign.suffix == ".json":
         foreign.write_text("{}")
     else:
         Image.new("L", (4, 4)).save(foreign)
@@ -203,6 +208,103 @@ def test_a_source_whose_name_is_no_utf8(tmp_path: Path) -> None:
     result.source = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
     for format in READABLE:
         assert round_trip(format, result, tmp_path).source == result.source, format
+
+
+# Formats of annotation tools
+
+RINGS = np.array(
+    [
+        [0, 0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 1, 1, 1, 0],
+        [0, 1, 0, 0, 0, 1, 0],
+        [0, 1, 0, 2, 0, 1, 0],
+        [0, 1, 0, 0, 0, 1, 0],
+        [0, 1, 1, 1, 1, 1, 2],
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    label_map=hnp.arrays(
+        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=16), elements=st.integers(-1, 2)
+    )
+)
+@example(label_map=RINGS)
+def test_polygons_filled_in_order_give_the_labels(label_map: np.ndarray) -> None:
+    outlines = polygons(label_map)
+    np.testing.assert_array_equal(paint(outlines, label_map.shape), label_map)
+    assert all(len(points) >= 3 for _, points in outlines)
+
+
+def test_labelme_holds_what_its_format_asks_for(tmp_path: Path) -> None:
+    (path,) = writer("labelme").write(make(RINGS, 3), tmp_path / "x.labelme.json")
+    document = json.loads(path.read_text("utf-8"))
+    assert (document["imagePath"], document["imageHeight"], document["imageWidth"]) == ("b.jpg", 6, 7)
+    assert [shape["label"][-9:-7] for shape in document["shapes"]] == [" 1", " 0", " 0", " 2", " 2"]
+    assert all(shape["shape_type"] == "polygon" for shape in document["shapes"])
+    enclosed = np.where(RINGS == 2, -1, RINGS)
+    (path,) = writer("labelme").write(make(enclosed, 3), path)
+    assert [shape["label"] for shape in json.loads(path.read_text("utf-8"))["shapes"]][3:] == ["_background_"]
+
+
+def test_yolo_outlines_as_ultralytics_paints_them(tmp_path: Path) -> None:
+    import cv2
+
+    path, names = writer("yolo").write(make(RINGS, 3), tmp_path / "x.yolo.txt")
+    height, width = RINGS.shape
+    painted = []
+    for line in path.read_text().splitlines():
+        label, *values = line.split()
+        mask = np.zeros(RINGS.shape, np.uint8)
+        points = (np.array(values, float).reshape(-1, 2) * (width, height)).astype(np.int32)
+        painted.append((int(label), cv2.fillPoly(mask, [points], 1) > 0))
+    back = np.full(RINGS.shape, -1)
+    for label, mask in sorted(painted, key=lambda item: -item[1].sum()):
+        back[mask] = label
+    np.testing.assert_array_equal(back, RINGS)
+    assert names.name == "classes.txt" and len(names.read_text("utf-8").splitlines()) == 3
+
+
+def test_instances_are_connected_parts(tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    (path,) = writer("instances").write(make(RINGS, 3), tmp_path / "x.instances.json")
+    coco = COCO(path)
+    found = [(a["category_id"], a["area"], tuple(a["bbox"]), coco.annToMask(a)) for a in coco.anns.values()]
+    assert [item[:3] for item in found] == [
+        (1, 16, (0, 0, 7, 6)), (1, 8, (2, 2, 3, 3)), (2, 16, (1, 1, 5, 5)), (3, 1, (3, 3, 1, 1)), (3, 1, (6, 5, 1, 1)),
+    ]  # fmt: skip
+    for category, area, (x, y, w, h), mask in found:
+        assert mask.sum() == area and (RINGS[mask > 0] == category - 1).all()
+        assert mask[y : y + h, x : x + w].sum() == area
+
+
+def test_label_studio_reads_the_brush() -> None:
+    """Against the layout of rle-pack, bit by bit."""
+    code = encode_brush(np.array([[True, False, False]]))
+    bits = "".join(f"{byte:08b}" for byte in code)
+    header = f"{12:032b}" + "00111" + "0010" + "0011" + "0111" + "1111"
+    runs = "1" + "00" + "011" + "1" * 8 + "1" + "00" + "111" + "0" * 8
+    assert bits == (header + runs).ljust(len(bits), "0") and len(bits) - len(header + runs) < 8
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (200, 400)])
+def test_brush_comes_back(size: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random(size) > 0.5
+    mask[: size[0] // 2] = True  # a run that is longer than 65536 values
+    np.testing.assert_array_equal(decode_brush(encode_brush(mask), size), mask)
+
+
+def test_voc_counts_from_one_with_its_colours(tmp_path: Path) -> None:
+    path, names = writer("voc").write(make(np.array([[-1, 0, 1, 14]]), 15), tmp_path / "x.voc.png")
+    with Image.open(path) as picture:
+        assert picture.mode == "P" and np.asarray(picture).tolist() == [[0, 1, 2, 15]]
+        colours = np.asarray(picture.convert("RGB"))[0].tolist()
+    assert colours == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128]]  # 15 is VOC's person
+    assert names.read_text("utf-8").splitlines()[1] == "background:0,0,0::"
+    with pytest.raises(ValueError, match="at most 254 classes, got 255; use 'png'"):
+        writer("voc").write(make(np.zeros((1, 1)), 255), path)
 
 
 # Names
@@ -234,14 +336,15 @@ def test_outputs_are_known_by_their_names() -> None:
 @pytest.mark.parametrize("format", list_writers())
 def test_a_full_disk_leaves_the_old_file_and_no_other(format: str, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
-    noise = np.random.default_rng(0).integers(-1, 1000, (200, 200))
+    k = MOST.get(format, 1000)
+    noise = np.random.default_rng(0).integers(-1, k, (200, 200))
     path = tmp_path / f"x{writer(format).extension}"
     path.write_text("old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
         with pytest.raises(WriteError, match=r"cannot write .*x\..*; write somewhere else") as info:
-            writer(format).write(make(noise, 1000), path)
+            writer(format).write(make(noise, k), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert info.value.errno == errno.EFBIG
