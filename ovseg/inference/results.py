@@ -104,8 +104,8 @@ class SegResult:
         Args:
             path: Its name. Missing folders are made.
             format: One of ``ovseg.inference.writers.list_writers()``; by default the name decides:
-                ``x.overlay.png``, ``x.labels.png``, ``x.labelme.json``, ``x.npz`` and so on; a plain ``x.png``
-                or ``x.jpg`` is an overlay, ``x.json`` is COCO's, ``x.txt`` YOLO's.
+                ``x.overlay.png``, ``x.labels.png``, ``x.labelme.json``, ``x.npz`` and so on; a plain
+                ``x.png`` or ``x.jpg`` is an overlay, ``x.json`` is COCO's, ``x.txt`` YOLO's.
 
         Returns:
             The path of the file. Some formats put another beside it: ``png`` and ``panoptic`` a JSON file,
