@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ovseg.cli.openmmlab import import_openmmlab
 from ovseg.cli.train import add_config_options, options_of
 
 __all__ = ["add_parser", "run"]
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: The data do not fit the model, or the config trains on no label maps.
         FileNotFoundError: The config or the data are not there.
     """
+    import_openmmlab()
     from ovseg.training.check_data import check_data, is_segmentation
     from ovseg.training.run import prepare_config
 

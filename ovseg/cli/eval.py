@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.console import progress, say
+from ovseg.cli.openmmlab import import_openmmlab
 from ovseg.cli.options import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {args.limit}")
+    import_openmmlab()
     if args.suite:
         return _run_suite(args)
     from ovseg.evaluation.evaluate import evaluate, launch

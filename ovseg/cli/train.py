@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.cli.console import say
+from ovseg.cli.openmmlab import import_openmmlab
 
 __all__ = ["add_config_options", "add_parser", "options_of", "run"]
 
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: Wrong use, or the data do not fit the model.
         FileNotFoundError: The config, the data or the checkpoint is not there.
     """
+    import_openmmlab()
     from ovseg.training.run import prepare_config, train
 
     cfg = prepare_config(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,6 +70,13 @@ def test_train_looks_at_the_data_first(config, capsys, monkeypatch):
     assert "1 of 1 images read" in capsys.readouterr().err
     assert main(["train", *options(config), "--no-check"]) == 0
     assert "images read" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_nothing_but_results_on_stdout(config):
+    command = [sys.executable, "-m", "ovseg", "check-data", *options(config)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert run.stdout.startswith("1 of 1 images read")
 
 
 def test_wrong_use_names_the_cure(config, capsys, tmp_path):
