@@ -23,7 +23,7 @@ __all__ = ["outputs"]
 
 def outputs(case: Case) -> dict[str, Tensor]:
     """``patch_cos``, ``laplacian`` = I - alpha S, ``lp`` after propagation, ``masks`` = scores of classes."""
-    method, image = _method(case), case.tensor("image01")
+    method, image = _method(case), case.tensor("image01")[:1]  # their code looks at the first image only
     model, bank = LPOSSSegmenter(case.clip(), method, method.readout), _bank(case)
     windows = slide((image.shape[2], image.shape[3]), case.hp.get("crop") or None, case.hp.get("stride"))
     view = View(image[0], windows, output_size(case), OPENAI_MEAN, OPENAI_STD, batch_size=4)
@@ -47,6 +47,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
 def _method(case: Case) -> LPOSS:
     hp, image = case.hp, case.tensor("image01")
     qkv, patch, site = case.tensor("ext_dino_qkv"), hp["dino_patch"], hp["enc_type_feats"]
+    qkv = qkv if hp.get("crop") else qkv[:1]
     sides = [hp["crop"]] * 2 if hp.get("crop") else image.shape[2:]
     h, w = (-(-min(side, own) // patch) for side, own in zip(sides, image.shape[2:]))
     taps = {(-1, name): part for name, part in zip("qkv", qkv.chunk(3, dim=2))}
