@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ovseg.cli.batch import Batch, add_batch_options, add_inputs, find_inputs
 from ovseg.cli.console import say
 from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
 from ovseg.cli.outputs import add_output_options
 
+if TYPE_CHECKING:
+    from ovseg.inference.predictor import Predictor
+    from ovseg.inference.results import DetResult, Failure
+    from ovseg.towers.sam import SamTower
+
 __all__ = ["add_parser", "run"]
 
 _EXAMPLES = """examples:
   ovseg detect photo.jpg --classes car bicycle "person: man | woman"
   ovseg detect photos/ --vocab coco_ov80 --format coco,yolo --model maskclip_vit_b16.openai
+  ovseg detect photo.jpg --classes dog --proposals grid --masks sam
   ovseg detect photo.jpg --classes cat --proposals boxes.npz --method maskclip --tower rn50.openai
 """
 
@@ -42,6 +50,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--threshold", type=_fraction, default=0.3, metavar="P", help="least score, 0 to 1 (default: 0.3)"
     )
+    parser.add_argument(
+        "--masks",
+        type=_sam_name,
+        metavar="SAM",
+        help="draw a mask in each box with SAM: sam (sam_vit_b), sam_vit_l, sam_vit_h",
+    )
     add_output_options(parser, "detections", ["overlay", "coco"])
     add_batch_options(parser)
     parser.set_defaults(run=run)
@@ -65,13 +79,51 @@ def run(args: argparse.Namespace) -> int:
         return batch.report()
     predictor = open_predictor(args)
     predictor.set_vocabulary(vocabulary, templates=args.templates)
+    sam = None if args.masks is None else _open_sam(args.masks, predictor)
     counts = Counter[str]()
     options = {"proposals": args.proposals, "threshold": args.threshold, "background": args.background}
-    for result in batch.run("searching", lambda files: predictor.detect(files, **options)):
+    for result in batch.run("searching", lambda files: _masked(predictor.detect(files, **options), sam)):
         counts.update(result.names)  # type: ignore[union-attr]
     for name, count in counts.most_common():
         say(f"{count:6} {name}")
     return batch.report(f", {counts.total()} objects")
+
+
+def _open_sam(name: str, predictor: Predictor) -> SamTower:
+    from ovseg.towers.auxiliary import auxiliary_tower
+
+    say(f"loading {name}")
+    return auxiliary_tower(name, next(predictor.model.parameters()).device)  # type: ignore[return-value]
+
+
+def _masked(results: Iterator[DetResult | Failure], sam: SamTower | None) -> Iterator[DetResult | Failure]:
+    """Each result with SAM's masks; one that SAM cannot do fails, and the others go on."""
+    if sam is None:
+        yield from results
+        return
+    from ovseg.inference.results import Failure
+    from ovseg.inference.sam_boxes import add_masks
+
+    for result in results:
+        if isinstance(result, Failure):
+            yield result
+            continue
+        try:
+            masked = add_masks(result, sam)
+        except Exception as error:
+            yield Failure(result.source or "image", error)
+        else:
+            yield masked
+
+
+def _sam_name(text: str) -> str:
+    from ovseg.towers.auxiliary import list_auxiliary_towers
+
+    names = [name for name in list_auxiliary_towers() if name.startswith("sam_")]
+    name = "sam_vit_b" if text == "sam" else text
+    if name not in names:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of sam, {', '.join(names)}")
+    return name
 
 
 def _check_proposals(source: str, images: int) -> None:

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "settings_of"]
 
 _VERSIONS = ("torch", "numpy", "Pillow", "opencv-python")
-_SETTINGS = ("command", "method", "activation", "templates", "background", "proposals", "threshold", "tile")
+_SETTINGS = (
+    "command",
+    "method",
+    "activation",
+    "templates",
+    "background",
+    "proposals",
+    "threshold",
+    "masks",
+    "tile",
+)
 
 
 def settings_of(args: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, Any]:

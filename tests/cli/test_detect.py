@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ovseg.cli.main import main
 
@@ -49,9 +50,35 @@ def test_wrong_use_is_code_2_before_a_model_loads(predictor, photo, tmp_path, ca
     assert not predictor.opened
 
 
-@pytest.mark.parametrize("arguments", [["--threshold", "2"], ["--threshold", "x"], ["--format", "png"]])
+@pytest.mark.parametrize(
+    "arguments", [["--threshold", "2"], ["--threshold", "x"], ["--format", "png"], ["--masks", "sum"]]
+)
 def test_arguments_that_do_not_parse(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["detect", "a.jpg", "--classes", "car", *arguments])
     assert stop.value.code == 2
-    assert "0 to 1" in (error := capsys.readouterr().err) or "coco, overlay, yolo" in error
+    error = capsys.readouterr().err
+    assert any(cure in error for cure in ("0 to 1", "coco, overlay, yolo", "sam, sam_vit_b, "))
+
+
+def test_masks_by_sam(predictor, photo, tmp_path, monkeypatch, capsys):
+    """``--masks sam`` hands each result to SAM, on the model's device; what SAM cannot do fails alone."""
+    asked = []
+
+    def add_masks(result, sam):
+        asked.append(sam)
+        if len(asked) == 2:
+            raise MemoryError
+        return result
+
+    monkeypatch.setattr("ovseg.towers.auxiliary.auxiliary_tower", lambda name, device: (name, device.type))
+    monkeypatch.setattr("ovseg.inference.sam_boxes.add_masks", add_masks)
+    predictor.model = torch.nn.Linear(1, 1)
+    (tmp_path / "b.jpg").write_bytes(photo.read_bytes())
+    inputs = [str(photo), str(tmp_path / "b.jpg")]
+    out = ["--out", str(tmp_path / "out"), "--format", "coco"]
+    assert main(["detect", *inputs, "--classes", "car", "--masks", "sam", *out]) == 1
+    assert asked == [("sam_vit_b", "cpu")] * 2
+    stdout, stderr = capsys.readouterr()
+    assert [Path(line).name for line in stdout.splitlines()] == ["photo.jpg.coco.json"]
+    assert "not enough memory" in stderr
