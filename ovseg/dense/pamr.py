@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = ["pamr", "pamr_affinity"]
 
+_BLOCK_ELEMENTS = 1 << 19  # scores refined at once: 2 MB stay in the processor's cache
 _OFFSETS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
 
@@ -54,7 +55,15 @@ def pamr(scores: Tensor, affinity: Tensor, dilations: Sequence[int], iterations:
     Returns:
         (Q, H, W).
     """
-    scores = scores[None]
+    out = torch.empty_like(scores)
+    step = max(_BLOCK_ELEMENTS // affinity[0].numel(), 1)
+    for first in range(0, len(scores), step):
+        words = slice(first, first + step)
+        out[words] = _refined(scores[words][None], affinity, dilations, iterations)
+    return out
+
+
+def _refined(scores: Tensor, affinity: Tensor, dilations: Sequence[int], iterations: int) -> Tensor:
     for _ in range(iterations):
         refined = torch.zeros_like(scores)
         near = (n for dilation in dilations for n in _neighbours(scores, dilation))

@@ -313,11 +313,11 @@ def _voted(label: Tensor, regions: Tensor, classes: int) -> Tensor:
     count = int(regions.max()) + 1
     if count == 0:
         return label
-    inside = regions >= 0
-    votes = regions[inside] * (classes + 1) + label[inside] + 1
-    table = torch.bincount(votes, minlength=count * (classes + 1)).view(count, classes + 1)
-    winner = table.argmax(dim=1).to(label.dtype) - 1
-    return torch.where(inside, winner[regions.clamp(min=0)], label)
+    # the row of pixels of no region comes first, and is dropped
+    votes = (regions + 1) * (classes + 1) + label + 1
+    table = torch.bincount(votes.flatten(), minlength=(count + 1) * (classes + 1)).view(-1, classes + 1)
+    winner = table[1:].argmax(dim=1).to(label.dtype) - 1
+    return torch.where(regions >= 0, winner[regions.clamp(min=0)], label)
 
 
 def _pixels(rows: slice, cols: slice) -> int:
