@@ -37,12 +37,12 @@ def show_warning(
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(description: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A progress bar, shown where stderr is a terminal.
 
     Args:
         description: What is being done.
-        total: Number of steps.
+        total: Number of steps; None where nobody knows.
 
     Yields:
         A function that counts one step as done.

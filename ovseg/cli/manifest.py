@@ -1,7 +1,7 @@
 """The record of a batch: a line of JSON per run and per file, so that a batch that was stopped can go on.
 
 ``manifest.jsonl`` in the output folder is only ever appended to. A line ``{"run": KEY, "settings": ...}``
-opens each run; lines ``{"file": ..., "run": KEY, ...}`` follow. The key is a hash of all that results rest on.
+opens each run; lines ``{"file": ..., "run": KEY, ...}`` follow. The key is a hash of what results rest on.
 """
 
 from __future__ import annotations

@@ -26,14 +26,14 @@ class LegendEntry:
         name: What it says.
         fallback: What it says where no font has the letters of ``name``.
         colour: RGB of the swatch; None draws an empty one (unlabelled).
-        fraction: Of the image, 0 to 1; or
+        fraction: Of the image, 0 to 1, or None to leave it out; or
         count: Number of objects.
     """
 
     name: str
     fallback: str
     colour: tuple[int, int, int] | None
-    fraction: float = 0.0
+    fraction: float | None = 0.0
     count: int | None = None
 
     @property
@@ -41,6 +41,8 @@ class LegendEntry:
         """The count or the fraction for people: "3", "37 %", "4.2 %", "<0.1 %"."""
         if self.count is not None:
             return str(self.count)
+        if self.fraction is None:
+            return ""
         value = 100 * self.fraction
         if value < 0.1:
             return "<0.1 %"
@@ -142,7 +144,8 @@ def _shortened(entries: list[LegendEntry]) -> list[LegendEntry]:
     last = entries[-1:] if entries[-1].colour is None else []
     shown = entries[: _MOST_ENTRIES - 1 - len(last)]
     rest = entries[len(shown) : len(entries) - len(last)]
-    total = sum(entry.fraction for entry in rest)
+    fractions = [entry.fraction for entry in rest if entry.fraction is not None]
+    total = sum(fractions) if fractions else None
     counts = [entry.count for entry in rest if entry.count is not None]
     more = LegendEntry(f"{len(rest)} more", "", None, total, sum(counts) if counts else None)
     return [*shown, more, *last]

@@ -32,6 +32,8 @@ from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
 from ovseg.inference.results import DetResult, Failure, SegResult
 from ovseg.inference.sources import run
 from ovseg.inference.steps import Pamr
+from ovseg.inference.video import Smoother, VideoStream
+from ovseg.inference.video_source import Clip, open_video
 from ovseg.regions.proposals import Proposals
 from ovseg.release import Recipe, write_release
 from ovseg.towers.weights import LoadedClip
@@ -218,7 +220,9 @@ class Predictor:
             proposals: Where objects may be. ``segments``: connected parts of the segmentation, which become
                 masks too; touching objects of a class are one. ``grid``: in boxes of several sizes all over
                 the image. Boxes of a detector: an array (N, 4) XYXY in pixels of the image, ``Proposals``
-                (with objectness), or an ``.npz`` file with ``boxes`` and ``scores``; for one image.
+                (with objectness), or an ``.npz`` file with ``boxes`` and ``scores``; for one image. Or a
+                function that finds them in an image, such as ``load_localiser`` of
+                ``ovseg.models.detectors`` gives.
             background: ``words`` (common things and stuff compete) or ``none``; see ``segment``.
             threshold: Least score, 0 to 1: the probability of the class among all words that compete.
             keep_image: Keep the decoded image in the result, to draw on.
@@ -257,8 +261,40 @@ class Predictor:
         """
         plan, image = self._plan(classes, background), read_image(source)
         size = (image.shape[0], image.shape[1])
-        proposals = find_proposals(boxes, size)
+        proposals = find_proposals(boxes, image)
         return self._scores(self._view(image, whole=True), proposals, size, plan).numpy()
+
+    def video(
+        self,
+        source: str | os.PathLike[str] | int,
+        classes: VocabularySource | None = None,
+        *,
+        background: str | None = None,
+        clip: Clip | None = None,
+        smoothing: float = 0.0,
+    ) -> VideoStream:
+        """Segments a video, frame by frame, while the next frames are decoded.
+
+        Args:
+            source: A file, a folder of frames, or the index of a camera.
+            classes: See ``segment``.
+            background: See ``segment``.
+            clip: Start, end, stride; all frames by default.
+            smoothing: Share of the past in the scores, 0 to below 1; it ends where the scene changes.
+
+        Returns:
+            An iterable of ``VideoFrame`` (result, time, index). ``source.broken`` of it counts the frames
+            that could not be decoded; they are left out.
+
+        Raises:
+            ValueError: No classes are known, an argument is wrong, or the video cannot be read.
+            ImportError: The extra ``video`` is not installed.
+        """
+        plan, smoother = self._plan(classes, background), Smoother(smoothing)
+        return VideoStream(
+            open_video(source, clip),
+            lambda image, name: self._segment(image, name, plan, True, False, smoother),
+        )
 
     @torch.inference_mode()
     def features(self, source: ImageSource) -> DenseFeatures:
@@ -268,11 +304,19 @@ class Predictor:
 
     @torch.inference_mode()
     def _segment(
-        self, image: np.ndarray, name: str | None, plan: Plan, keep_image: bool, class_scores: bool
+        self,
+        image: np.ndarray,
+        name: str | None,
+        plan: Plan,
+        keep_image: bool,
+        class_scores: bool,
+        smoother: Smoother | None = None,
     ) -> SegResult:
         start = time.perf_counter()
         view = self._view(image)
         field = self.model.score_field(view, plan.bank)
+        if smoother is not None:
+            field = smoother(field, image)
         guide = self._guide(view, image) if any(isinstance(step, Pamr) for step in plan.steps) else None
         labels = decide(field, plan.steps, plan.bank.vocabulary, guide, class_scores)
         return self._result(labels, plan, image if keep_image else None, name, start)
@@ -295,20 +339,11 @@ class Predictor:
             cell = self.model.stride * (size[0] * size[1] / (seen[0] * seen[1])) ** 0.5
             found = segment_objects(self._segment(image, name, plan, False, False), threshold, 2 * cell)
         else:
-            boxes = find_proposals(proposals, size)
+            boxes = find_proposals(proposals, image)
             found = region_objects(boxes, self._scores(view, boxes, size, plan), size, threshold)
-        return DetResult(
-            found.boxes,
-            found.scores,
-            found.labels,
-            plan.vocabulary,
-            size,
-            found.masks,
-            self.protocol.name,
-            name,
-            image if keep_image else None,
-            time.perf_counter() - start,
-        )
+        kept, seconds = image if keep_image else None, time.perf_counter() - start
+        rest = (plan.vocabulary, size, found.masks, self.protocol.name, name, kept, seconds)
+        return DetResult(found.boxes, found.scores, found.labels, *rest)
 
     @torch.inference_mode()
     def _scores(self, view: View, proposals: Proposals, size: tuple[int, int], plan: Plan) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ovseg.inference.legend import LegendEntry
     from ovseg.vocab.vocabulary import Vocabulary
 
-__all__ = ["overlay"]
+__all__ = ["overlay", "with_key"]
 
 _SMALLEST = (
     256  # pixels of the long side; smaller images are enlarged, so that a legend fits and eyes can see
@@ -65,6 +66,24 @@ def overlay(
         _enlarge(image, factor), _enlarge(label_map, factor), vocabulary.palette, alpha, contours
     )
     return add_legend(picture, _entries(label_map, vocabulary))
+
+
+def with_key(picture: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Adds a legend of all classes without their areas: the same for all pictures of a size."""
+    canvas = _key(picture.shape[0], picture.shape[1], vocabulary).copy()
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    return canvas
+
+
+@functools.lru_cache(maxsize=4)
+def _key(height: int, width: int, vocabulary: Vocabulary) -> np.ndarray:
+    """An empty picture with its legend."""
+    from ovseg.inference.legend import LegendEntry, add_legend
+
+    entries = [
+        LegendEntry(item.name, f"class {i}", item.colour, None) for i, item in enumerate(vocabulary.classes)
+    ]
+    return add_legend(np.zeros((height, width, 3), np.uint8), entries)
 
 
 def _entries(label_map: np.ndarray, vocabulary: Vocabulary) -> list[LegendEntry]:

@@ -38,6 +38,13 @@ class FakePredictor:
             scores = np.ones(image.shape[:2], np.float16)
             yield SegResult(label_map, scores, self.vocabulary, source=str(source), image=image)
 
+    def video(self, source, *, clip=None, **options):
+        from ovseg.inference.video import VideoStream
+        from ovseg.inference.video_source import open_video
+
+        self.asked |= options
+        return VideoStream(open_video(source, clip), lambda image, name: next(self.segment([image])))
+
     def detect(self, sources, **options):
         """Two objects of the first class in every image."""
         self.asked |= options
