@@ -18,6 +18,7 @@ model = dict(
     type=CATSegSegmentor,
     tower="vit_tiny.emoji",
     classes=BASE_CLASSES,
+    classes_per_step=24,
     fields=dict(grid=28, canvas=None, aggregator=EMOJI_HEAD),
 )
 train_dataloader.update(batch_size=4)  # noqa: F405

@@ -93,3 +93,26 @@ def test_words_are_encoded_once_outside_training():
     rows = model.eval().rows()
     assert rows is model.rows() and not rows.requires_grad
     assert model.train()._rows is None
+
+
+def test_a_step_may_take_only_some_classes(monkeypatch):
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    model = CATSegSegmentor(VIT, [f"word {k}" for k in range(9)], fields=FIELDS, classes_per_step=4).train()
+    truth = torch.full((1, 64, 64), 255)
+    truth[:, :30], truth[:, 30:40] = 7, 2
+    sample = SegDataSample(gt_sem_seg=PixelData(data=truth))
+    seen = []
+
+    def loss(inputs, labels, rows):
+        seen.append((labels, rows))
+        return rows.sum()
+
+    monkeypatch.setattr(model.segmenter, "loss", loss)
+    model.loss(torch.randn(1, 3, 64, 64), [sample])
+    labels, rows = seen[0]
+    assert rows.shape == (4, 1, 32)
+    torch.testing.assert_close(rows[:2], model.rows()[[2, 7]])
+    assert torch.equal(labels == 1, truth == 7) and torch.equal(labels == 0, truth == 2)
+    assert torch.equal(labels == 255, truth == 255)

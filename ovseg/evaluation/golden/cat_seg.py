@@ -211,7 +211,14 @@ def _method(case: Case) -> CATSeg:
 
 
 def _gradients(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    """Prompts of the last block have no effect, but lie in one tensor with the others in the reference."""
+    found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    unused = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith(".prompt")}
+    return {
+        name: g.clone() if g is not None else unused[name]
+        for name, g in found.items()
+        if g is not None or name in unused
+    }
 
 
 def _gradient_outputs(case: Case, found: Mapping[str, Tensor]) -> dict[str, Tensor]:

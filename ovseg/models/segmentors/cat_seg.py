@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,8 @@ class CATSegSegmentor(BaseSegmentor):
         fine_tune: What of CLIP is trained, see ``set_trainable``.
         templates: Prompt templates; their number is that of the cost volume's channels.
         fields: Settings of ``CATSeg``; ``aggregator`` may be a dict.
+        classes_per_step: Train on the classes that a batch shows, and on others by chance up to so many; the
+            work grows with their number. None: on all, as published.
         data_preprocessor: As in mmseg; by default the normalisation of the weights, for BGR images.
         init_cfg: As in mmengine.
 
@@ -55,6 +57,7 @@ class CATSegSegmentor(BaseSegmentor):
         fine_tune: FineTune = "attention",
         templates: str = "cat_seg_single",
         fields: Mapping[str, Any] | None = None,
+        classes_per_step: int | None = None,
         data_preprocessor: Any = None,
         init_cfg: Any = None,
     ) -> None:
@@ -71,6 +74,7 @@ class CATSegSegmentor(BaseSegmentor):
         self.segmenter = CATSegModel(clip.model, CATSeg(**settings))
         set_trainable(self.segmenter, fine_tune)
         self.vocabulary, self.templates = Vocabulary.of(classes), templates
+        self.classes_per_step = classes_per_step
         self._tokenizer = clip.tokenizer
         self._rows: Tensor | None = None
         self.align_corners = False
@@ -83,14 +87,15 @@ class CATSegSegmentor(BaseSegmentor):
     def rows(self) -> Tensor:
         """Text embeddings (K, T, C): with gradients in training, else encoded once."""
         if self.training:
-            return self._encode()
+            return self._encode(range(self.num_classes))
         if self._rows is None:
             with torch.no_grad():
-                self._rows = self._encode()
+                self._rows = self._encode(range(self.num_classes))
         return self._rows
 
-    def _encode(self) -> Tensor:
-        firsts = tuple(replace(item, words=item.words[:1]) for item in self.vocabulary.classes)
+    def _encode(self, classes: Iterable[int]) -> Tensor:
+        chosen = (self.vocabulary.classes[k] for k in classes)
+        firsts = tuple(replace(item, words=item.words[:1]) for item in chosen)
         words = Vocabulary(firsts, self.vocabulary.name)
         clip = self.segmenter.clip
         return encode_vocabulary(clip, self._tokenizer, words, self.templates, average="keep").rows
@@ -106,8 +111,17 @@ class CATSegSegmentor(BaseSegmentor):
 
     def loss(self, inputs: Tensor, data_samples: SampleList) -> dict[str, Tensor]:
         """Binary cross entropy of every class at every pixel."""
-        truth = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
-        return {"loss_bce": self.segmenter.loss(inputs, truth, self.rows())}
+        truth = torch.cat([sample.gt_sem_seg.data for sample in data_samples]).long()
+        if self.classes_per_step is None:
+            return {"loss_bce": self.segmenter.loss(inputs, truth, self.rows())}
+        seen = truth.unique()
+        seen = seen[seen != IGNORE]
+        order = torch.randperm(self.num_classes, device=seen.device)
+        others = order[~torch.isin(order, seen)][: max(self.classes_per_step - len(seen), 0)]
+        chosen = torch.cat([seen, others])
+        renumbered = truth.new_full((IGNORE + 1,), IGNORE)
+        renumbered[chosen] = torch.arange(len(chosen), device=chosen.device)
+        return {"loss_bce": self.segmenter.loss(inputs, renumbered[truth], self._encode(chosen.tolist()))}
 
     def predict(self, inputs: Tensor, data_samples: OptSampleList = None) -> SampleList:
         """Labels at the images' original sizes."""
