@@ -6,7 +6,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.batch import Batch, add_batch_options, add_inputs, find_inputs
 from ovseg.cli.console import say
@@ -45,7 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         default="segments",
         metavar="SOURCE",
         help="where objects may be: segments (connected parts of the segmentation, with masks; default), "
-        "grid (boxes all over the image), or a file of one image's boxes (.npz with boxes and scores)",
+        "grid (boxes all over the image), a file of one image's boxes (.npz with boxes and scores), or the "
+        "weights of a localiser (.pth of detectron2, such as RegionCLIP's rpn_lvis_866.pth)",
     )
     parser.add_argument(
         "--threshold", type=_fraction, default=0.3, metavar="P", help="least score, 0 to 1 (default: 0.3)"
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     predictor.set_vocabulary(vocabulary, templates=args.templates)
     sam = None if args.masks is None else _open_sam(args.masks, predictor)
     counts = Counter[str]()
-    options = {"proposals": args.proposals, "threshold": args.threshold, "background": args.background}
+    options = {"threshold": args.threshold, "background": args.background}
+    options["proposals"] = _proposals(args.proposals, predictor)
     for result in batch.run("searching", lambda files: _masked(predictor.detect(files, **options), sam)):
         counts.update(result.names)  # type: ignore[union-attr]
     for name, count in counts.most_common():
@@ -94,6 +96,16 @@ def _open_sam(name: str, predictor: Predictor) -> SamTower:
 
     say(f"loading {name}")
     return auxiliary_tower(name, next(predictor.model.parameters()).device)  # type: ignore[return-value]
+
+
+def _proposals(source: str, predictor: Predictor) -> Any:
+    """The source as ``predictor.detect`` takes it."""
+    if not source.endswith(".pth"):
+        return source
+    from ovseg.models.detectors import load_localiser
+
+    say(f"loading {source}")
+    return load_localiser(source, next(predictor.model.parameters()).device)
 
 
 def _masked(results: Iterator[DetResult | Failure], sam: SamTower | None) -> Iterator[DetResult | Failure]:
@@ -130,8 +142,8 @@ def _check_proposals(source: str, images: int) -> None:
     if source in ("segments", "grid"):
         return
     if not os.path.isfile(source):
-        raise ValueError(f"--proposals {source}: no such file; give segments, grid or an .npz file")
-    if images > 1:
+        raise ValueError(f"--proposals {source}: no such file; give segments, grid, an .npz or a .pth file")
+    if images > 1 and not source.endswith(".pth"):
         raise ValueError(f"--proposals {source} are the boxes of one image, but there are {images} inputs")
 
 

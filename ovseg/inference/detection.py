@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,13 @@ __all__ = [
 SEGMENTS = "segments"
 """The source of objects that needs no boxes: connected parts of the segmentation."""
 
-ProposalSource = str | os.PathLike[str] | np.ndarray | Proposals
-"""``segments``, ``grid``, an ``.npz`` file with ``boxes``, boxes (N, 4) in pixels, or proposals."""
+ProposalSource = str | os.PathLike[str] | np.ndarray | Proposals | Callable[[np.ndarray], Proposals]
+"""``segments``, ``grid``, an ``.npz`` file with ``boxes``, boxes (N, 4) in pixels, proposals, or a function
+of the image (H, W, 3) that finds them, such as ``ovseg.models.detectors.load_localiser`` gives."""
 
 
-def find_proposals(source: ProposalSource, size: tuple[int, int]) -> Proposals:
-    """Boxes in an image of (H, W) pixels from any source but ``segments``.
+def find_proposals(source: ProposalSource, image: np.ndarray) -> Proposals:
+    """Boxes in an image (H, W, 3) uint8 RGB from any source but ``segments``.
 
     Raises:
         ValueError: The source is unknown, or its boxes are wrong.
@@ -44,7 +45,9 @@ def find_proposals(source: ProposalSource, size: tuple[int, int]) -> Proposals:
     if isinstance(source, np.ndarray):
         return given_proposals(source)
     if source == "grid":
-        return grid_proposals(size)
+        return grid_proposals((image.shape[0], image.shape[1]))
+    if callable(source):
+        return source(image)
     if os.path.isfile(source):
         return read_proposals(source)
     raise ValueError(

@@ -5,6 +5,7 @@ from ovseg.models.detectors.cosine_head import CosineBBoxHead
 from ovseg.models.detectors.localiser import FrozenLocaliser
 from ovseg.models.detectors.preprocessor import TwoViewPreprocessor
 from ovseg.models.detectors.pretraining import RegionCLIPPretrainer
+from ovseg.models.detectors.published_localiser import load_localiser
 from ovseg.models.detectors.region_clip import RegionCLIPDetector
 from ovseg.models.detectors.roi_head import RegionRoIHead
 from ovseg.models.detectors.setup_hook import RegionCLIPSetup
@@ -13,4 +14,5 @@ from ovseg.models.detectors.transforms import TruthAsProposals
 __all__ = [
     "CLIPPoolHead", "CLIPResNetC4", "CosineBBoxHead", "FrozenLocaliser", "RegionCLIPDetector",
     "RegionCLIPPretrainer", "RegionCLIPSetup", "RegionRoIHead", "TruthAsProposals", "TwoViewPreprocessor",
+    "load_localiser",
 ]  # fmt: skip
