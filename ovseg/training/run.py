@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
+from mmengine.runner import find_latest_checkpoint
 
 from ovseg.training.amp import BFloat16OptimWrapper
 from ovseg.training.loop import AtomicRunner
@@ -41,6 +44,7 @@ def train(
 
     Raises:
         FileNotFoundError: The config or the checkpoint is not there.
+        ValueError: The checkpoint is not safe to read.
     """
     cfg = prepare_config(config, work_dir, cfg_options, data_root=data_root, launcher=launcher)
     if amp:
@@ -50,6 +54,7 @@ def train(
             raise FileNotFoundError(f"no checkpoint {resume} to resume from")
         cfg.load_from = resume
     cfg.resume = bool(resume)
+    _check_checkpoint(cfg)
     return AtomicRunner.from_cfg(cfg).train()
 
 
@@ -77,11 +82,13 @@ def test(
 
     Raises:
         FileNotFoundError: The config or the checkpoint is not there.
+        ValueError: The checkpoint is not safe to read.
     """
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint {checkpoint} to test")
     cfg = prepare_config(config, work_dir, cfg_options, data_root=data_root, launcher=launcher)
     cfg.load_from, cfg.resume = str(checkpoint), False
+    _check_checkpoint(cfg)
     return AtomicRunner.from_cfg(cfg).test()
 
 
@@ -115,6 +122,24 @@ def prepare_config(
     cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / name)
     cfg.launcher = launcher
     return cfg
+
+
+def _check_checkpoint(cfg: Config) -> None:
+    """Refuses a checkpoint that only pickle can read: mmengine would fall back to that by itself.
+
+    Raises:
+        ValueError: It holds more than weights and plain data.
+    """
+    path = cfg.get("load_from") or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
+    if path is None or not Path(path).is_file():
+        return  # a URL, or nothing yet
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds objects that could run code when they are read. If you trust its source, keep its "
+            "weights alone: torch.save(torch.load(path, weights_only=False)['state_dict'], new_path)"
+        ) from error
 
 
 def _move_data(value: Any, root: Path) -> None:

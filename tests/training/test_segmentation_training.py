@@ -131,6 +131,23 @@ def test_trains_keeps_the_best_and_tests(data, tmp_path):
         run.test(config(data), tmp_path / "absent.pth", tmp_path)
 
 
+def test_checkpoints_that_could_run_code_are_refused(data, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return print, ("code ran",)
+
+    path = tmp_path / "iter_1.pth"
+    torch.save({"state_dict": {}, "meta": Code()}, path)
+    (tmp_path / "last_checkpoint").write_text(str(path))
+    for call in (
+        lambda: run.test(config(data), path, tmp_path),
+        lambda: run.train(config(data), tmp_path, resume=True),
+        lambda: run.train(config(data), tmp_path, resume=str(path)),
+    ):
+        with pytest.raises(ValueError, match="could run code"):
+            call()
+
+
 def test_mixed_precision_and_accumulation(data, tmp_path):
     cfg = config(data, steps=2)
     cfg.optim_wrapper.accumulative_counts = 2
