@@ -21,7 +21,7 @@ from ovseg.methods.trained import load_trained
 from ovseg.methods.two_towers import TwoTowerSegmenter
 from ovseg.release import Recipe, Release, read_release
 from ovseg.towers.clip_vit import ViTConfig
-from ovseg.towers.weights import LoadedClip, load_clip
+from ovseg.towers.weights import LoadedClip, is_path, load_clip
 
 __all__ = ["build", "features", "load"]
 
@@ -85,7 +85,8 @@ def build(
         dtype: Of the visual tower, e.g. "bfloat16"; float32 by default.
         batch_size: Windows per forward.
         **fields: Settings of the method (``key_smoothing=1.0``), of its readout (``residual="none"``,
-            ``mlp=False``), or of the tower (``activation``, ``ln_eps``).
+            ``mlp=False``), or of the tower (``activation``, which weight files need that do not name theirs;
+            ``ln_eps``).
 
     Raises:
         ValueError: A name or a field is unknown, or parts do not fit.
@@ -101,7 +102,7 @@ def build(
         raise ValueError(f"{method} has no field {name!r}; {nearest(name, names)}")
     target, kind = _device(device), _dtype(dtype)
     weights = tower if isinstance(tower, Release) else load_trained(cls, tower)
-    clip = weights.clip if weights else tower if isinstance(tower, LoadedClip) else load_clip(tower)  # type: ignore[arg-type]
+    clip = weights.clip if weights else _clip(tower, fields.get("activation"))
     clip = _with_tower_fields(clip, {key: settings[key] for key in _TOWER_FIELDS & set(settings)})
     instance = cls(**{key: settings[key] for key in known & set(settings)})
     changes = {key: settings[key] for key in _READOUT_FIELDS & set(settings)}
@@ -170,6 +171,13 @@ def _protocol(cls: type[Method], protocol: str | Protocol | None, tower: Any) ->
     if name not in cls.protocols:
         raise ValueError(f"{cls.name} has no protocol {name!r}; {nearest(name, cls.protocols)}")
     return cls.protocols[name]
+
+
+def _clip(tower: Any, activation: Any) -> LoadedClip:
+    """The towers; a file that does not name its activation takes the one that was given."""
+    if isinstance(tower, LoadedClip):
+        return tower
+    return load_clip(tower, activation=activation if is_path(tower) else None)
 
 
 def _with_tower_fields(clip: LoadedClip, changes: dict[str, Any]) -> LoadedClip:

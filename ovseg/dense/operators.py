@@ -41,13 +41,14 @@ def pool(features: Tensor, guide: Tensor, gamma: float | None) -> Tensor:
     unit = F.normalize(guide.flatten(2), dim=1)  # (B, E, N)
     tokens = features.flatten(2).transpose(1, 2)  # (B, N, C)
     batch, _, count = unit.shape
-    pooled = []
+    pooled = torch.empty_like(features, memory_format=torch.contiguous_format)
     for rows in row_blocks(count, batch * count):
         weights = unit[:, :, rows].transpose(1, 2) @ unit  # (B, n, N)
         if gamma:
             weights = weights.masked_fill(weights < max(gamma, 0.0), 0.0)
-        pooled.append((weights @ tokens) / (weights.sum(dim=2, keepdim=True) + 1e-6))
-    return torch.cat(pooled, dim=1).transpose(1, 2).reshape_as(features)
+        mean = (weights @ tokens) / (weights.sum(dim=2, keepdim=True) + 1e-6)
+        pooled.flatten(2)[:, :, rows] = mean.transpose(1, 2)
+    return pooled
 
 
 def propagate(

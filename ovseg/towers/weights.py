@@ -21,7 +21,7 @@ from ovseg.towers.layers import Activation
 from ovseg.towers.table import TowerInfo, info_from_config, list_towers, tower_info
 from ovseg.towers.tokenizer import Tokenizer
 
-__all__ = ["LoadedClip", "TowerInfo", "build_clip", "list_towers", "load_clip", "tower_info"]
+__all__ = ["LoadedClip", "TowerInfo", "build_clip", "is_path", "list_towers", "load_clip", "tower_info"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -73,7 +73,7 @@ def load_clip(
         FileNotFoundError: No such file.
         WeightsUnavailableError: The weights are not here and cannot be fetched; says what to put where.
     """
-    if _is_path(name_or_path):
+    if is_path(name_or_path):
         info, config, weights = _from_path(Path(name_or_path), arch, activation)
     else:
         if arch is not None:
@@ -111,7 +111,8 @@ def build_clip(
 _Source = tuple[TowerInfo, CLIPConfig, Mapping[str, Tensor]]
 
 
-def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
+def is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether weights are named by a file or folder rather than by a name of the table."""
     if not isinstance(name_or_path, str):
         return True
     looks = os.sep in name_or_path or "/" in name_or_path or name_or_path.endswith(_SUFFIXES)

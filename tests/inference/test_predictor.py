@@ -7,12 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 
 import ovseg
 from ovseg.dense.windows import Pad
 from ovseg.inference.background import BackgroundRule
 from ovseg.inference.protocol import Protocol, Resize
 from ovseg.inference.steps import Floor, Pamr, Softmax
+from ovseg.towers.converters import to_open_clip
 from ovseg.vocab.vocabulary import Vocabulary
 
 CLASSES = ["cat", "dog", "blue sky"]
@@ -226,3 +228,13 @@ def test_wrong_settings_name_the_cure(tiny_clip):
         ovseg.build("maskclip", tiny_clip, device="gpu")
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         ovseg.build("maskclip", tiny_clip, batch_size=0)
+
+
+def test_a_weight_file_takes_the_activation_that_is_given(tiny_clip, photo, tmp_path):
+    path = tmp_path / "clip.safetensors"
+    save_file(to_open_clip(tiny_clip.model.state_dict()), path)
+    with pytest.raises(ValueError, match="give activation="):
+        ovseg.build("maskclip", path)
+    predictor = ovseg.build("maskclip", path, activation="gelu")
+    expected = ovseg.build("maskclip", tiny_clip).features(photo).patches
+    torch.testing.assert_close(predictor.features(photo).patches, expected)
