@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("model", nargs="?", metavar="NAME", help="a row of `ovseg models`")
     parser.add_argument("--suite", choices=("emoji",), help="all models with an embedded tower, in one table")
     parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="with --suite: an earlier suite.json; 1 if a figure fell"
+    )
+    parser.add_argument(
         "--data",
         default="emoji",
         metavar="NAME|DIR",
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and writes the report.
 
     Returns:
-        0, or 1 if some images were left out; each is named on stderr.
+        0, or 1 if some images were left out or figures fell; each is named on stderr.
 
     Raises:
         ValueError: Wrong use: the model, the data set, the protocol or the words do not exist or fit.
@@ -85,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     import_openmmlab()
     if args.suite:
         return _run_suite(args)
+    if args.against:
+        raise ValueError("--against goes with --suite")
     from ovseg.evaluation.evaluate import evaluate, launch
     from ovseg.evaluation.report import report, write_report
 
@@ -137,13 +143,20 @@ def _open(args: argparse.Namespace) -> tuple[Predictor, EvaluationSet, float | N
 
 
 def _run_suite(args: argparse.Namespace) -> int:
-    from ovseg.evaluation.suite import run_suite
+    from ovseg.evaluation.suite import regressions, run_suite
 
     if args.model is not None or args.protocol or args.vocab:
         raise ValueError(
             "--suite runs all models with their own settings: leave out NAME, --protocol, --vocab"
         )
     folder = args.out or Path("ovseg_eval") / f"suite.{args.suite}"
-    for path in run_suite(folder, images=args.limit or 24, say=say):
+    paths = run_suite(folder, images=args.limit or 24, say=say)
+    for path in paths:
         print(path)
-    return 0
+    if args.against is None:
+        return 0
+    rows, reference = (json.loads(path.read_text(encoding="utf-8")) for path in (paths[0], args.against))
+    fallen = regressions(rows, reference)
+    for line in fallen:
+        say(f"fell by more than a point: {line}")
+    return 1 if fallen else 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ovseg.datasets.emoji import Drawings, Split, WordGroup
     from ovseg.inference.predictor import Predictor
 
-__all__ = ["CONDITIONS", "Condition", "measure", "run_suite", "suite_rows", "suite_table"]
+__all__ = ["CONDITIONS", "Condition", "measure", "regressions", "run_suite", "suite_rows", "suite_table"]
 
 _WORDS: tuple[WordGroup, ...] = ("base", "novel", "unknown")
 
@@ -66,7 +66,7 @@ def run_suite(
 ) -> list[Path]:
     """Measures every row in a process of its own, and writes ``suite.json`` and ``suite.md``.
 
-    Rows that an earlier run with as many images has measured are taken from ``folder``.
+    Rows that an earlier run has measured, with as many images and equal weights, are taken from ``folder``.
 
     Args:
         folder: Where to.
@@ -86,21 +86,14 @@ def run_suite(
     names = suite_rows() if rows is None else list(rows)
     found = []
     for name in names:
-        path = folder / f"{name}.json"
-        if not (path.is_file() and _done(path, images)):
-            say(f"measuring {name}")
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                measured = pool.submit(_measure_row, name, images, folder).result()
-            _write(path, json.dumps(measured, indent=1) + "\n")
-        found.append(json.loads(path.read_text(encoding="utf-8")))
+        say(f"measuring {name}")
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            row = pool.submit(_measure_row, name, images, folder).result()
+        _write(folder / f"{name}.json", json.dumps(row, indent=1) + "\n")
+        found.append(row)
     _write(folder / "suite.json", json.dumps(found, indent=1) + "\n")
     _write(folder / "suite.md", suite_table(found))
     return [folder / "suite.json", folder / "suite.md"]
-
-
-def _done(path: Path, images: int) -> bool:
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return stored["images"] == images and stored["version"] == ovseg.__version__
 
 
 def _write(path: Path, text: str) -> None:
@@ -111,12 +104,19 @@ def _write(path: Path, text: str) -> None:
 def _measure_row(name: str, images: int, folder: Path) -> dict[str, Any]:
     from ovseg.datasets.emoji import Drawings
     from ovseg.evaluation.memory import current_memory, forget_peak_memory, peak_memory
+    from ovseg.vocab.cache import weights_hash
 
     drawings = Drawings.load()
     before = current_memory() if forget_peak_memory() else None
-    found = measure(ovseg.load(name, device="cpu"), drawings, images, folder / "records" / name)
+    predictor = ovseg.load(name, device="cpu")
+    key = {"images": images, "version": ovseg.__version__, "weights": weights_hash(predictor.model)[:16]}
+    path = folder / f"{name}.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if all(stored.get(name) == value for name, value in key.items()):
+        return stored
+    found = measure(predictor, drawings, images, folder / "records" / f"{name}.{key['weights']}")
     memory = None if before is None else round(peak_memory() - before, 1)
-    return {**found, "peak_memory_mb": memory}
+    return {**found, **key, "peak_memory_mb": memory}
 
 
 def measure(
@@ -153,11 +153,37 @@ def measure(
         seconds += [record.seconds for record in found.records]
     return {
         "name": predictor.name,
-        "images": images,
-        "version": ovseg.__version__,
         "columns": columns,
         "seconds_per_image": round(sum(seconds) / len(seconds), 4),
     }
+
+
+def regressions(
+    rows: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]], points: float = 1.0
+) -> list[str]:
+    """Figures that fell by more than some points against an earlier ``suite.json``, in words.
+
+    Args:
+        rows: Of this run.
+        reference: Of the earlier one, with as many images.
+        points: Percentage points that may be lost.
+
+    Raises:
+        ValueError: The two do not measure the same number of scenes.
+    """
+    fallen, now = [], {row["name"]: row for row in rows}
+    for old in reference:
+        row = now.get(old["name"])
+        if row is None:
+            fallen.append(f"{old['name']} is gone")
+            continue
+        if row["images"] != old["images"]:
+            raise ValueError(f"{old['images']} scenes before, {row['images']} now: run as many (--limit)")
+        for name, column in old["columns"].items():
+            value = row["columns"][name]["image_miou"]
+            if value < column["image_miou"] - points:
+                fallen.append(f"{old['name']}, {name}: {column['image_miou']:.1f} -> {value:.1f}")
+    return fallen
 
 
 def suite_table(rows: Sequence[Mapping[str, Any]]) -> str:

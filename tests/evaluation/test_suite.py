@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 pytest.importorskip("mmseg")
 
@@ -43,29 +44,55 @@ def fake_row(name, images, folder):
     }  # fmt: skip
 
 
-def test_rows_are_measured_once(tmp_path, monkeypatch):
-    class InProcess:
-        def __init__(self, *args, **kwargs): ...
-        def __enter__(self):
-            return self
+class InProcess:
+    """In place of a pool of one process."""
 
-        def __exit__(self, *error): ...
-        def submit(self, function, *args):
-            value = function(*args)
-            return type("Done", (), {"result": lambda self: value})()
+    def __init__(self, *args, **kwargs): ...
+    def __enter__(self):
+        return self
 
-    said = []
+    def __exit__(self, *error): ...
+    def submit(self, function, *args):
+        value = function(*args)
+        return type("Done", (), {"result": lambda self: value})()
+
+
+def test_rows_are_measured_once(tmp_path, monkeypatch, tiny_clip):
+    measured = []
+
+    def measure(predictor, drawings, images, folder):
+        measured.append(folder.name)
+        return fake_row(predictor.name, images, folder)
+
     write_fake_drawings(tmp_path)
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path))
     monkeypatch.setattr(suite, "ProcessPoolExecutor", InProcess)
-    monkeypatch.setattr(suite, "_measure_row", fake_row)
-    rows = ["a_vit_tiny.emoji", "bb_vit_tiny.emoji_pairs"]
-    paths = suite.run_suite(tmp_path / "out", images=2, rows=rows, say=said.append)
-    suite.run_suite(tmp_path / "out", images=2, rows=rows, say=said.append)
-    assert len(said) == 2
-    suite.run_suite(tmp_path / "out", images=3, rows=rows[:1], say=said.append)
-    assert len(said) == 3
-    assert [row["name"] for row in json.loads(paths[0].read_text())] == rows[:1]
+    monkeypatch.setattr(suite, "measure", measure)
+    monkeypatch.setattr(ovseg, "load", lambda name, **k: ovseg.build("maskclip", tiny_clip), raising=False)
+    options = {"rows": ["a_vit_tiny.emoji"], "say": lambda text: None}
+    paths = suite.run_suite(tmp_path / "out", images=2, **options)
+    suite.run_suite(tmp_path / "out", images=2, **options)
+    assert len(measured) == 1
+    suite.run_suite(tmp_path / "out", images=3, **options)
+    assert len(measured) == 2
+    with torch.no_grad():
+        tiny_clip.model.visual.proj.add_(1)
+    suite.run_suite(tmp_path / "out", images=3, **options)
+    assert len(measured) == 3
+    assert len(set(measured)) == 2  # other weights, other records
+    assert "maskclip" in paths[1].read_text()
+
+
+def test_figures_that_fell():
+    before, now = (json.loads(json.dumps([fake_row(name, 2, None) for name in "ab"])) for _ in range(2))
+    name = suite.CONDITIONS[0].name
+    now[0]["columns"][name]["image_miou"] -= 0.9
+    assert suite.regressions(now, before) == []
+    now[0]["columns"][name]["image_miou"] -= 0.2
+    assert suite.regressions(now, before) == [f"a, {name}: 11.0 -> 9.9"]
+    assert suite.regressions(now[1:], before) == ["a is gone"]
+    with pytest.raises(ValueError, match="--limit"):
+        suite.regressions([fake_row("a", 3, None)], before)
 
 
 def test_table_ranks_fair_rows_first():
