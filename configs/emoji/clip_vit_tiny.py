@@ -17,8 +17,8 @@ from ovseg.training.optim import MuonAdamWConstructor, StableDecayLR
 with read_base():
     from .._base_.runtime.pretraining import *  # noqa: F403
 
-steps = 12000
-full = 8500  # from here on every patch and the larger sizes
+steps = 5500
+full = 3600  # from here on every patch and the larger sizes
 groups = ["base", "novel"]
 
 model = dict(
@@ -39,7 +39,7 @@ train_dataloader = dict(
         type=EmojiBatches,
         stages=[
             (full, [(64, 64, 0.75), (96, 28, 0.17), (128, 16, 0.08)]),
-            (steps, [(64, 64, 0.4), (96, 28, 0.25), (128, 16, 0.2), (224, 6, 0.15)]),
+            (steps, [(64, 64, 0.3), (96, 28, 0.25), (128, 16, 0.2), (224, 6, 0.25)]),
         ],
         groups=groups,
         seed=0,
@@ -52,8 +52,8 @@ optim_wrapper = dict(
     optimizer=dict(lr=1.5e-3, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [dict(type=StableDecayLR, warmup=150, decay_from=full, end=steps)]
+param_scheduler = [dict(type=StableDecayLR, warmup=150, decay_from=4000, end=steps)]
 custom_hooks = [
     *custom_hooks,  # noqa: F405
-    dict(type=EmojiEvaluationHook, interval=500, split="val"),
+    dict(type=EmojiEvaluationHook, interval=300, split="val", scenes=30),
 ]

@@ -19,7 +19,8 @@ PROMPTS: tuple[str, ...] = (
     "this is a photo of a {}.", "a sketch of a {}.", "a photo of many {}.", "a clean photo of a {}.",
     "a cropped photo of the {}.", "a {} in a video game.", "the toy {}.", "a blurry photo of a {}.",
     "a bright photo of a {}.", "a dark photo of a {}.", "a photo of my {}.", "a photo of a nice {}.",
-    "a low resolution photo of a {}.", "an emoji of a {}.",
+    "a low resolution photo of a {}.", "an emoji of a {}.", "a bad photo of the {}.",
+    "a photo of the large {}.", "a photo of the small {}.",
 )  # fmt: skip
 """Templates of the kind that CLIP's prompts are made of, so that the tower has read them all."""
 
