@@ -10,13 +10,27 @@ import warnings
 from collections.abc import Sequence
 
 import ovseg
-from ovseg.cli import check_data, demo, detect, models, segment, train, video
+from ovseg.cli import (
+    check_data,
+    compare,
+    demo,
+    detect,
+    doctor,
+    explain,
+    models,
+    segment,
+    train,
+    video,
+    vocab,
+)
 from ovseg.cli import eval as evaluation
 from ovseg.cli.console import say, show_warning
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = (demo, segment, detect, video, evaluation, train, check_data, models)
+COMMANDS = (
+    demo, segment, detect, video, compare, explain, evaluation, train, check_data, models, vocab, doctor,
+)  # fmt: skip
 """Modules of the sub-commands, in the order of the help text."""
 
 _PIPE_CLOSED = 141  # what a shell reports for a program that ends so

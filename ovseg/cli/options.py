@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from ovseg.towers.weights import LoadedClip
     from ovseg.vocab.vocabulary import Vocabulary
 
-__all__ = ["EMBEDDED_MODEL", "add_class_options", "add_model_options", "open_predictor", "read_vocabulary"]
+__all__ = [
+    "EMBEDDED_MODEL",
+    "add_class_options",
+    "add_model_options",
+    "open_predictor",
+    "read_vocabulary",
+    "template_set",
+]
 
 EMBEDDED_MODEL = "maskclip_vit_tiny.emoji"
 """The model that works without any download. It knows drawings, not photographs."""
@@ -37,7 +44,7 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--templates",
-        type=_template_set,
+        type=template_set,
         metavar="NAME",
         help="prompt templates such as imagenet80 (default: those of the method)",
     )
@@ -130,7 +137,8 @@ def _background(text: str) -> str:
     return text
 
 
-def _template_set(text: str) -> str:
+def template_set(text: str) -> str:
+    """The name of a template set, for argparse."""
     from ovseg.vocab.templates import templates
 
     with _for_argparse():
