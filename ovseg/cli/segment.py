@@ -37,6 +37,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add_inputs(parser)
     add_class_options(parser)
     add_model_options(parser)
+    parser.add_argument(
+        "--detail",
+        type=float,
+        default=1.0,
+        metavar="D",
+        help="see large images D times larger, in overlapping windows, for small things (default: 1)",
+    )
     add_output_options(parser, "labels", ["overlay", "png"])
     add_batch_options(parser)
     parser.set_defaults(run=run)
@@ -60,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     predictor = open_predictor(args)
     predictor.set_vocabulary(vocabulary, templates=args.templates)
     tally = _Tally()
-    for result in batch.run("segmenting", lambda files: predictor.segment(files, background=args.background)):
+    options = {"background": args.background, "detail": args.detail}
+    for result in batch.run("segmenting", lambda files: predictor.segment(files, **options)):
         tally.add(result)  # type: ignore[arg-type]
     if tally.done:
         share_table(vocabulary, *tally.shares())

@@ -47,7 +47,7 @@ class Layer:
 class ScoreField:
     """Scores of Q words over an image.
 
-    Overlapping windows are averaged with equal weight; layers by their weights.
+    Overlapping windows are averaged with equal weight, or tapered (``Span``); layers by their weights.
 
     Attributes:
         layers: At least one; each must cover the whole image.
@@ -172,8 +172,13 @@ class _Axis:
         for i, span in enumerate(spans):
             low, high = max(span.low, 0), min(span.high, size)
             pixels = slice(low - span.start, high - span.start)
-            _add_taps(weights[low:high, i * cells : (i + 1) * cells], _taps(cells, span.length, pixels))
-        count = weights.sum(dim=1, keepdim=True).round()
+            part = weights[low:high, i * cells : (i + 1) * cells]
+            _add_taps(part, _taps(cells, span.length, pixels))
+            if span.taper:
+                part *= _tent(span)[low - span.low : high - span.low, None]
+        count = weights.sum(dim=1, keepdim=True)
+        if not any(span.taper for span in spans):
+            count = count.round()
         if not count.all():
             raise ValueError("the windows of a score field must cover the whole image")
         weights /= count
@@ -256,6 +261,13 @@ def _taps(cells: int, length: int, pixels: slice = slice(None)) -> _Taps:
     left = position.long().clamp(max=cells - 1)
     right = (left + 1).clamp(max=cells - 1)
     return left, right, position - left
+
+
+def _tent(span: Span) -> Tensor:
+    """(pixels for which the span counts,) weights, 1 in the middle and near 0 at both ends."""
+    length = span.high - span.low
+    place = torch.arange(length) + 0.5
+    return torch.minimum(place, length - place) / (length / 2)
 
 
 def _needed(

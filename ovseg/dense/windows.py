@@ -23,12 +23,15 @@ class Span:
         length: Pixels that the cells cover, padding included.
         low: First pixel for which the window counts.
         high: One past the last pixel for which it counts.
+        taper: Whether its weight among overlapping windows falls off linearly from the middle to both ends,
+            so that no edge shows; else all count alike.
     """
 
     start: int
     length: int
     low: int
     high: int
+    taper: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class WindowGrid:
         tops: First rows.
         lefts: First columns.
         pad: Padding of each window, or None.
+        taper: See ``Span``.
     """
 
     size: tuple[int, int]
@@ -102,6 +106,7 @@ class WindowGrid:
     tops: tuple[int, ...]
     lefts: tuple[int, ...]
     pad: Pad | None = None
+    taper: bool = False
 
     def __len__(self) -> int:
         return len(self.tops) * len(self.lefts)
@@ -119,7 +124,7 @@ class WindowGrid:
     def _axis_spans(self, starts: tuple[int, ...], crop: int) -> tuple[Span, ...]:
         pad = None if self.pad is None or self.pad.stretch else self.pad
         before, total = (pad.before(crop), pad.total(crop)) if pad else (0, 0)
-        return tuple(Span(start - before, crop + total, start, start + crop) for start in starts)
+        return tuple(Span(start - before, crop + total, start, start + crop, self.taper) for start in starts)
 
 
 def slide(
@@ -127,6 +132,7 @@ def slide(
     crop: int | tuple[int, int] | None = None,
     stride: int | tuple[int, int] | None = None,
     pad: Pad | None = None,
+    taper: bool = False,
 ) -> WindowGrid:
     """The windows over an image.
 
@@ -135,6 +141,7 @@ def slide(
         crop: Window side(s) in pixels; None for the whole image as one window.
         stride: Step(s) in pixels; None for no overlap.
         pad: Padding of each window.
+        taper: See ``Span``.
 
     Raises:
         ValueError: See ``window_starts``.
@@ -145,4 +152,4 @@ def slide(
     strides = crops if stride is None else (stride, stride) if isinstance(stride, int) else stride
     tops, lefts = (window_starts(n, c, s) for n, c, s in zip(size, crops, strides))
     clipped = (min(crops[0], size[0]), min(crops[1], size[1]))
-    return WindowGrid(size, clipped, tops, lefts, pad)
+    return WindowGrid(size, clipped, tops, lefts, pad, taper)

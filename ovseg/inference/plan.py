@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from ovseg.inference.background import BackgroundRule
+from ovseg.inference.decision import Labels
 from ovseg.inference.protocol import Protocol
+from ovseg.inference.results import SegResult
 from ovseg.inference.steps import Softmax, Step
 from ovseg.towers.weights import LoadedClip
 from ovseg.vocab.cache import TextCache
@@ -33,6 +36,25 @@ class Plan:
     vocabulary: Vocabulary
     steps: tuple[Step, ...]
     kept: list[int] | None = None
+
+    def result(
+        self,
+        labels: Labels,
+        protocol: str,
+        source: str | None,
+        image: np.ndarray | None,
+        seconds: float,
+    ) -> SegResult:
+        """The result for a decision; background classes leave it, the others close up."""
+        label_map, by_class = labels.label_map.cpu().numpy(), labels.class_scores
+        if self.kept is not None:
+            index = np.full(len(self.bank.vocabulary) + 1, -1, np.int32)  # the last entry serves -1
+            index[self.kept] = np.arange(len(self.kept))
+            label_map = index[label_map]
+            by_class = by_class[self.kept] if by_class is not None else None
+        all_scores = by_class.half().cpu().numpy() if by_class is not None else None
+        scores = labels.scores.half().cpu().numpy()
+        return SegResult(label_map, scores, self.vocabulary, protocol, source, image, all_scores, seconds)
 
 
 class Planner:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ovseg.dense.features import DenseFeatures
 from ovseg.dense.view import View
 from ovseg.dense.windows import slide
-from ovseg.inference.decision import Labels, decide
+from ovseg.inference.decision import decide
 from ovseg.inference.detection import (
     SEGMENTS,
     ProposalSource,
@@ -130,6 +130,7 @@ class Predictor:
         background: str | None = ...,
         keep_image: bool = ...,
         class_scores: bool = ...,
+        detail: float = ...,
     ) -> SegResult: ...
 
     @overload
@@ -141,6 +142,7 @@ class Predictor:
         background: str | None = ...,
         keep_image: bool = ...,
         class_scores: bool = ...,
+        detail: float = ...,
     ) -> Iterator[SegResult | Failure]: ...
 
     def segment(
@@ -151,6 +153,7 @@ class Predictor:
         background: str | None = None,
         keep_image: bool = True,
         class_scores: bool = False,
+        detail: float = 1.0,
     ) -> SegResult | Iterator[SegResult | Failure]:
         """Segments one image, or a stream of images.
 
@@ -163,6 +166,8 @@ class Predictor:
                 default the protocol's rule, which is ``words`` for users' own classes.
             keep_image: Keep the decoded image in the result, to draw on.
             class_scores: Keep the scores of all classes, K * H * W numbers.
+            detail: For large images with small things: they are seen this many times larger (as far as they
+                have the pixels), in overlapping windows whose weights taper. Time grows with its square.
 
         Returns:
             One result; or, for an iterable, an iterator of results in order, in which an image that fails is
@@ -172,9 +177,10 @@ class Predictor:
             ValueError: No classes are known, an argument is wrong, or (one image) it cannot be read.
         """
         plan = self._plan(classes, background)
+        self.protocol.detailed(detail, self.model.stride)  # a wrong one shows before the first image
 
         def one(image: np.ndarray, name: str | None) -> SegResult:
-            return self._segment(image, name, plan, keep_image, class_scores)
+            return self._segment(image, name, plan, keep_image, class_scores, detail=detail)
 
         return run(source, one)
 
@@ -311,15 +317,17 @@ class Predictor:
         keep_image: bool,
         class_scores: bool,
         smoother: Smoother | None = None,
+        detail: float = 1.0,
     ) -> SegResult:
         start = time.perf_counter()
-        view = self._view(image)
+        view = self._view(image, detail=detail)
         field = self.model.score_field(view, plan.bank)
         if smoother is not None:
             field = smoother(field, image)
         guide = self._guide(view, image) if any(isinstance(step, Pamr) for step in plan.steps) else None
         labels = decide(field, plan.steps, plan.bank.vocabulary, guide, class_scores)
-        return self._result(labels, plan, image if keep_image else None, name, start)
+        kept, seconds = image if keep_image else None, time.perf_counter() - start
+        return plan.result(labels, self.protocol.name, name, kept, seconds)
 
     @torch.inference_mode()
     def _detect(
@@ -353,33 +361,12 @@ class Predictor:
         scores = score_regions(self.model, visual, next(view.batches()), inside, plan.bank, scale)
         return foreground_scores(scores, plan.kept).float().cpu()
 
-    def _result(
-        self, labels: Labels, plan: Plan, image: np.ndarray | None, source: str | None, start: float
-    ) -> SegResult:
-        label_map = labels.label_map.cpu().numpy()
-        by_class = labels.class_scores
-        if plan.kept is not None:  # background classes leave; the others close up
-            index = np.full(len(plan.bank.vocabulary) + 1, -1, np.int32)  # the last entry serves -1
-            index[plan.kept] = np.arange(len(plan.kept))
-            label_map = index[label_map]
-            by_class = by_class[plan.kept] if by_class is not None else None
-        return SegResult(
-            label_map,
-            labels.scores.half().cpu().numpy(),
-            plan.vocabulary,
-            self.protocol.name,
-            source,
-            image,
-            by_class.half().cpu().numpy() if by_class is not None else None,
-            time.perf_counter() - start,
-        )
-
-    def _view(self, image: np.ndarray, whole: bool = False) -> View:
-        protocol, info = self.protocol, self._clip.info
+    def _view(self, image: np.ndarray, whole: bool = False, detail: float = 1.0) -> View:
+        protocol, info = self.protocol.detailed(detail, self.model.stride), self._clip.info
         patch, device = self.model.stride, self._device
         resized = torch.from_numpy(protocol.resize(image, patch)).to(device).permute(2, 0, 1).float() / 255
         size = (resized.shape[1], resized.shape[2])
-        grid = slide(size, None if whole else protocol.crop, protocol.stride, protocol.pad)
+        grid = slide(size, None if whole else protocol.crop, protocol.stride, protocol.pad, detail > 1)
         mean, std = (
             (IMAGENET_MEAN, IMAGENET_STD) if protocol.normalisation == "imagenet" else (info.mean, info.std)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ovseg.dense.windows import Pad
@@ -30,6 +30,7 @@ class Resize:
             ``area`` averages, which does not alias. Growing is bilinear. ``bicubic`` and ``bilinear`` are
             Pillow's, which do not alias either, for growing too.
         keep_ratio: Keep the aspect ratio; else both sides become ``short``.
+        detail: Both sides are this many times longer, as far as the image has the pixels.
     """
 
     short: int
@@ -37,12 +38,15 @@ class Resize:
     whole_patches: bool = False
     shrink: Literal["linear", "area", "bicubic", "bilinear"] = "linear"
     keep_ratio: bool = True
+    detail: float = 1.0
 
     def size(self, height: int, width: int, patch: int) -> tuple[int, int]:
         """(H, W) after resizing; no side falls below one patch."""
         if not self.keep_ratio:
             return max(self.short, patch), max(self.short, patch)
         scale = min(self.long / max(height, width), self.short / min(height, width))
+        if self.detail > 1:
+            scale = max(scale, min(scale * self.detail, 1.0))
         sides = (int(height * scale + 0.5), int(width * scale + 0.5))
         if self.whole_patches:
             sides = (round(sides[0] / patch) * patch, round(sides[1] / patch) * patch)
@@ -101,3 +105,23 @@ class Protocol:
     normalisation: Literal["weights", "imagenet"] = "weights"
     fields: Mapping[str, Any] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
+
+    def detailed(self, detail: float, patch: int) -> Protocol:
+        """For large images with small things: the image stays larger, and is seen in overlapping windows.
+
+        Args:
+            detail: 1 changes nothing; see ``Resize``.
+            patch: Of the tower, in pixels.
+
+        Raises:
+            ValueError: ``detail`` is below 1, or the protocol brings all images to one size.
+        """
+        if not 1 <= detail < float("inf"):
+            raise ValueError(f"detail must be 1 or more, got {detail}")
+        if detail == 1:
+            return self
+        if not self.resize.keep_ratio:
+            raise ValueError(f"protocol {self.name!r} brings all images to one size and takes no detail")
+        crop = self.crop or max(self.resize.short // patch, 1) * patch
+        stride = self.stride if self.crop and self.stride else max(crop // (2 * patch), 1) * patch
+        return replace(self, resize=replace(self.resize, detail=detail), crop=crop, stride=stride)
