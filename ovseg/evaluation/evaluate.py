@@ -97,11 +97,11 @@ def evaluate(
     done = {} if folder is None else read_records(folder, settings, len(data.classes))
     if dist.is_initialized():
         dist.barrier()  # all have read before one writes
-    mine = [done[i] for i in indices[rank::world] if i in done]
-    todo = [i for i in indices[rank::world] if i not in done]
+    share = indices[rank::world]
+    mine = [done[i] for i in share if i in done]
     keep = nullcontext() if folder is None else RecordFile(folder / f"records.{rank}.jsonl", settings)
     with keep as file:
-        for index in todo:
+        for index in (i for i in share if i not in done):
             record = _record(predictor, data, index, present_only)
             mine.append(record)
             if file is not None:

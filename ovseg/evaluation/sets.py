@@ -168,6 +168,12 @@ def _benchmark(row: Benchmark, data_root: str | Path, split: str | None) -> Eval
     dataset = cls(**{key: value for key, value in config.items() if key != "type"}, serialize_data=False)
     if not len(dataset):
         raise FileNotFoundError(f"{config['data_root']} holds no image of {row.name}'s {split} split")
+    first = dataset.data_list[0]["seg_map_path"]
+    if not Path(first).is_file():
+        raise FileNotFoundError(
+            f"there is no label map {first}: run `python tools/prepare/{row.prepare}.py FOLDER` first "
+            "(--help says which folder)"
+        )
     classes = list(dataset.metainfo["classes"])
     words = Vocabulary.of(row.words or classes)
     return EvaluationSet(row.name, split, dataset, words, _order(words, classes, row.name))

@@ -148,6 +148,16 @@ def test_coco_stuff(tmp_path):
     assert [data.classes[k] for k in (1, 12, 80)] == ["person", "stop sign", "toothbrush"]
 
 
+def test_labels_that_were_not_prepared_are_named(tmp_path):
+    pytest.importorskip("mmseg")
+    from ovseg.evaluation.sets import open_set
+
+    picture(tmp_path / "images/val2017/1.jpg")
+    write(tmp_path / "annotations/val2017/1.png", labels(3))
+    with pytest.raises(FileNotFoundError, match=r"1_instanceTrainIds\.png.*prepare/coco_stuff\.py"):
+        open_set("coco_object", tmp_path)
+
+
 def test_coco_stuff_with_a_foreign_label(tmp_path):
     for split in ("train2017", "val2017"):
         picture(tmp_path / f"images/{split}/1.jpg")
