@@ -26,7 +26,7 @@ __all__ = ["multiply_adds", "run"]
 
 _GRID = 24
 _CONFIG = AggregatorConfig()
-_CHUNK = 8  # classes at once in the bare arithmetic, as in ours
+_CHUNK = 8  # classes at once in the bare arithmetic; ours has as many per thread
 _PLAIN = Path(__file__).resolve().parents[2] / "tests" / "methods" / "cat_seg" / "straightforward.py"
 _Inputs = tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]
 

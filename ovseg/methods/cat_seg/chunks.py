@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 __all__ = ["over_chunks"]
 
-_TOKENS = 4608  # 8 classes on a grid of 24 x 24: hidden layers of 512 channels take 9 MB
+_TOKENS = 4608  # of a thread; 8 classes on a grid of 24 x 24: hidden layers of 512 channels take 9 MB
+_TOKENS_ELSEWHERE = 1 << 17  # enough to fill a GPU; hidden layers take 270 MB
 
 
 def over_chunks(function: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0, multiple: int = 1) -> Tensor:
@@ -28,7 +29,8 @@ def over_chunks(function: Callable[[Tensor], Tensor], x: Tensor, dim: int = 0, m
         multiple: Of which the length of the parts is one (but for the last).
     """
     tokens_each = x[..., 0].numel() // x.shape[dim]
-    step = max(_TOKENS // (tokens_each * multiple), 1) * multiple
+    tokens = _TOKENS * torch.get_num_threads() if x.device.type == "cpu" else _TOKENS_ELSEWHERE
+    step = max(tokens // (tokens_each * multiple), 1) * multiple
     parts = x.split(step, dim)
     if not torch.is_grad_enabled():
         return torch.cat([function(part) for part in parts], dim)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ovseg.methods.cat_seg.chunks import over_chunks
 from ovseg.methods.cat_seg.linear import Linear, linear
-from ovseg.methods.cat_seg.windows import windows_of
+from ovseg.methods.cat_seg.windows import Windows, windows_of
 
 __all__ = ["SpatialAggregation"]
 
@@ -33,22 +33,22 @@ class SpatialAggregation(nn.Module):
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Cost embeddings (K, h, w, C) of the classes of one image with its guidance (h, w, G)."""
         grid = (x.shape[1], x.shape[2])
-        guidance = self.guidance_norm(guidance)[None]
-        steps = []
-        for block, shifted in ((self.regular, False), (self.shifted, True)):
-            windows = windows_of(grid, self.window, shifted)
-            steps.append((block, windows, windows.cut(block.attention.guide(guidance))))
+        guidance = self.guidance_norm(guidance)
+        steps = [
+            (block, block.attention.guide(guidance), windows_of(grid, self.window, shifted))
+            for block, shifted in ((self.regular, False), (self.shifted, True))
+        ]
 
         def both(part: Tensor) -> Tensor:
-            for block, windows, guides in steps:
-                part = windows.join([block(*pair) for pair in zip(windows.cut(part), guides)])
+            for block, guide, windows in steps:
+                part = block(part, guide, windows)
             return part
 
         return over_chunks(both, x)
 
 
 class WindowBlock(nn.Module):
-    """Pre-norm attention and MLP (GELU). Works on the windows of any number of classes at once."""
+    """Pre-norm attention and MLP (GELU) of any number of classes at once."""
 
     def __init__(self, width: int, guidance: int, heads: int) -> None:
         super().__init__()
@@ -57,14 +57,14 @@ class WindowBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
 
-    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        """Windows (m, n, N, C) of n classes, with the guide (m, 1, N, 3 C) of each window."""
-        x = x + self.attention(self.norm1(x), guide)
+    def forward(self, x: Tensor, guide: Tensor, windows: Windows) -> Tensor:
+        """(n, h, w, C) with the guide (h, w, 3 C) of the image."""
+        x = x + self.attention(self.norm1(x), guide, windows)
         return x + self.mlp(self.norm2(x))
 
 
 class GuidedAttention(nn.Module):
-    """Attention whose queries and keys also see the image.
+    """Attention within windows, whose queries and keys also see the image.
 
     The reference concatenates the guidance to the tokens of every class before it projects them. The image is
     the same for all classes: a projection of both is the sum of two projections, and that of the guidance
@@ -84,11 +84,15 @@ class GuidedAttention(nn.Module):
         q, k = (F.linear(guidance, part.weight[:, self.width :], part.bias) for part in (self.q, self.k))
         return torch.cat([q, k, self.v.bias.expand_as(q)], dim=-1)
 
-    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        """Normed windows (m, n, N, C) to the attention's output of the same shape."""
+    def forward(self, x: Tensor, guide: Tensor, windows: Windows) -> Tensor:
+        """Normed (n, h, w, C) to the attention's output of the same shape."""
         weight = torch.cat([self.q.weight[:, : self.width], self.k.weight[:, : self.width], self.v.weight])
         qkv = linear(x, weight)
         qkv = qkv + guide if torch.is_grad_enabled() else qkv.add_(guide)
+        return self.proj(windows.join([self._within(part) for part in windows.cut(qkv)]))
+
+    def _within(self, qkv: Tensor) -> Tensor:
+        """(m, n, N, 3 C) of m windows and n classes to (m, n, N, C)."""
         q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)  # (m n, heads, N, d)
-        return self.proj(mixed.transpose(1, 2).reshape(x.shape))
+        return mixed.transpose(1, 2).reshape(*qkv.shape[:3], -1)

@@ -27,7 +27,7 @@ class Windows:
     Attributes:
         rows: Heights of the bands of rectangles, top to bottom, in cells.
         cols: Widths of the bands, left to right.
-        groups: For each number of cells that a rectangle has, the rectangles (row band, column band).
+        groups: For each shape that a rectangle has, the rectangles (row band, column band).
     """
 
     rows: tuple[int, ...]
@@ -37,7 +37,7 @@ class Windows:
     def cut(self, x: Tensor) -> list[Tensor]:
         """(n, h, w, C) to a tensor (m, n, N, C) per group: m rectangles of N cells."""
         bands = [row.split(self.cols, dim=2) for row in x.split(self.rows, dim=1)]
-        return [torch.stack([bands[i][j].flatten(1, 2) for i, j in group]) for group in self.groups]
+        return [torch.stack([bands[i][j] for i, j in group]).flatten(2, 3) for group in self.groups]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Inverse of ``cut``."""
@@ -66,10 +66,10 @@ def windows_of(grid: tuple[int, int], window: int, shifted: bool) -> Windows:
     if min(grid) <= window:
         window, shift = min(grid), 0
     rows, cols = (_bands(side, window, shift) for side in grid)
-    groups: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for i, height in enumerate(rows):
         for j, width in enumerate(cols):
-            groups[height * width].append((i, j))
+            groups[height, width].append((i, j))
     return Windows(rows, cols, tuple(map(tuple, groups.values())))
 
 
