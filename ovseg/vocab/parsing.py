@@ -45,6 +45,8 @@ def read_file(path: Path) -> list[Entry]:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply; write a plain list of class strings") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

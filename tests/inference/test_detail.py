@@ -7,6 +7,7 @@ import pytest
 
 import ovseg
 from ovseg.benchmark.harness import peak_memory
+from ovseg.benchmark.large import prepare
 from ovseg.inference.protocol import Protocol, Resize
 
 
@@ -54,17 +55,7 @@ def test_a_large_image_is_seen_in_windows(tiny_clip, photo):
     assert predictor.segment(large, ["cat", "dog"], detail=1.8).size == large.shape[:2]
 
 
-def prepare_large(height: int, width: int):
-    """For the memory of one call in a fresh process."""
-    predictor = ovseg.load("maskclip_vit_tiny.emoji")
-    predictor.set_vocabulary(["house", "tree", "cow"])
-    predictor.segment(np.zeros((64, 64, 3), np.uint8))
-    image = np.zeros((height, width, 3), np.uint8)
-    image[::7, ::5] = 255
-    return lambda: predictor.segment(image, detail=4)
-
-
 @pytest.mark.slow
 def test_memory_of_a_very_large_image():
     """12000 x 9000: the call adds to what the process and the image (0.3 GB) take anyway; 3 GB in all."""
-    assert peak_memory(prepare_large, height=9000, width=12000) < 2.0e9
+    assert peak_memory(prepare, height=9000, width=12000, detail=4.0) < 2.0e9
