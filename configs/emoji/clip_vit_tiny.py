@@ -5,7 +5,7 @@ first method of the zoo, and for the rest as the bare value path, which the late
 
 Sizes: most steps see 64 pixels, where an image costs 8 ms on one core; the last third adds larger scenes and
 keeps every patch, so that 224 pixels work. All of it, some 254 000 images, takes about an hour of one core.
-To train on, raise ``steps`` and resume from a checkpoint before the decay, or set ``model.start`` to the tower.
+To train on: set ``model.start`` to the exported tower, or raise ``steps`` and resume from before the decay.
 """
 
 from mmengine.config import read_base
