@@ -34,6 +34,7 @@ from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["Labels", "decide"]
 
+_STRIP_ROWS = 256
 _CHUNK_ELEMENTS = 1 << 25  # scores of a range of words over the whole picture: 128 MB
 
 
@@ -305,7 +306,8 @@ class _Run:
                 count = len(self.background)
                 labels.label_map = label = redraw(label, self._class_score, count, self.masks, rule)
             elif isinstance(rule, DropBackground):
-                label[self.background[label.clamp(min=0)] & (label >= 0)] = rule.label
+                for part in label.split(_STRIP_ROWS):  # the index below takes 8 bytes a pixel
+                    part[self.background[part.clamp(min=0)] & (part >= 0)] = rule.label
 
 
 def _voted(label: Tensor, regions: Tensor, classes: int) -> Tensor:

@@ -20,6 +20,8 @@ from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["Plan", "Planner"]
 
+_STRIP_ROWS = 256
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -50,7 +52,8 @@ class Plan:
         if self.kept is not None:
             index = np.full(len(self.bank.vocabulary) + 1, -1, np.int32)  # the last entry serves -1
             index[self.kept] = np.arange(len(self.kept))
-            label_map = index[label_map]
+            for top in range(0, len(label_map), _STRIP_ROWS):  # indexing takes 12 bytes a pixel
+                label_map[top : top + _STRIP_ROWS] = index[label_map[top : top + _STRIP_ROWS]]
             by_class = by_class[self.kept] if by_class is not None else None
         all_scores = by_class.half().cpu().numpy() if by_class is not None else None
         scores = labels.scores.half().cpu().numpy()
