@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 __all__ = ["add_parser", "run"]
 
-_COLUMNS = ("name", "method", "tower", "licence", "note")
+_COLUMNS = ("name", "method", "tower", "weights' licence", "code's licence", "note")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -16,7 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser = subparsers.add_parser(
         "models",
         help="list the models",
-        description="List the models for --model. Into a file or pipe: one line each, columns apart by tabs.",
+        description="List the models for --model, with the licences of their weights and of the authors' "
+        "code (ours is Apache-2.0). Into a file or pipe: one line each, columns apart by tabs.",
     )
     parser.add_argument(
         "pattern",
@@ -37,13 +38,16 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: No name matches.
     """
-    from ovseg.methods.registry import list_models, zoo
+    from ovseg.methods.registry import get_method, list_models, zoo
 
     pattern = args.pattern if set(args.pattern) & set("*?[") else f"*{args.pattern}*"
     rows = [zoo()[name] for name in list_models(pattern)]
     if not rows:
         raise ValueError(f"no model's name matches {args.pattern!r}; `ovseg models` lists all")
-    cells = [tuple(getattr(row, column) for column in _COLUMNS) for row in rows]
+    cells = [
+        (row.name, row.method, row.tower, row.licence, get_method(row.method).code_licence, row.note)
+        for row in rows
+    ]
     if sys.stdout.isatty():
         _print_table(cells)
     else:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from ovseg.cli.main import main
-from ovseg.methods.registry import list_models, zoo_row
+from ovseg.methods.registry import get_method, list_models, zoo_row
 
 
 def test_lists_every_model_in_columns_apart_by_tabs(capsys):
@@ -12,7 +12,8 @@ def test_lists_every_model_in_columns_apart_by_tabs(capsys):
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [row[0] for row in rows] == list_models()
     embedded = zoo_row("maskclip_vit_tiny.emoji")
-    assert [embedded.name, "maskclip", "vit_tiny.emoji", embedded.licence, embedded.note] in rows
+    code = get_method("maskclip").code_licence
+    assert [embedded.name, "maskclip", "vit_tiny.emoji", embedded.licence, code, embedded.note] in rows
 
 
 def test_a_pattern_without_wildcards_is_part_of_the_name(capsys):
