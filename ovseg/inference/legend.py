@@ -120,13 +120,13 @@ def add_legend(picture: np.ndarray, entries: list[LegendEntry]) -> np.ndarray:
     else:
         layout = _below(lengths, text, width)
         size, corner = (max(width, layout.width), height + layout.height), (0, height)
-    canvas = Image.new("RGB", size, _PAPER)
-    canvas.paste(Image.fromarray(picture), (0, 0))
-    draw = ImageDraw.Draw(canvas)
+    # Pillow sees the legend alone: it would copy a large picture several times, at 4 bytes a pixel.
+    panel = Image.new("RGB", (size[0] - corner[0], size[1] - corner[1]), _PAPER)
+    draw = ImageDraw.Draw(panel)
     for i, (entry, (name, font)) in enumerate(zip(entries, names)):
         column, row = divmod(i, layout.rows)
-        x = corner[0] + layout.column_left(column)
-        y = corner[1] + layout.margin + row * layout.row_height
+        x = layout.column_left(column)
+        y = layout.margin + row * layout.row_height
         _draw_swatch(draw, (x, y), entry.colour, layout)
         middle = y + layout.swatch / 2
         ink = _FAINT if entry.colour is None else _INK
@@ -134,7 +134,11 @@ def add_legend(picture: np.ndarray, entries: list[LegendEntry]) -> np.ndarray:
         draw.text((x + layout.name_left, middle), name, ink, font, anchor="lm")
         right = x + layout.column_width(column)
         draw.text((right, middle), entry.amount, _FAINT, fonts.plain, anchor="rm")
-    return np.asarray(canvas)
+    canvas = np.empty((size[1], size[0], 3), np.uint8)
+    canvas[:] = _PAPER
+    canvas[:height, :width] = picture
+    canvas[corner[1] :, corner[0] :] = np.asarray(panel)
+    return canvas
 
 
 def _shortened(entries: list[LegendEntry]) -> list[LegendEntry]:
