@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def _own_cache(tmp_path_factory, monkeypatch):
     """Tests neither read nor fill the user's cache."""
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_default_scope():
+    """OpenMMLab's default scope is global, and stays what the last run made it."""
+    yield
+    module = sys.modules.get("mmengine.registry.default_scope")
+    if module is not None:
+        module.DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture

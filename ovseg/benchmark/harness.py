@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ovseg.evaluation.memory import peak_memory as peak_memory_mb
+
 __all__ = ["compare", "fresh_run", "max_difference", "peak_memory", "record", "time_command", "time_ms"]
 
 
@@ -173,21 +175,7 @@ def _child() -> None:
     torch.set_num_threads(threads)
     run = getattr(importlib.import_module(module), function)(**arguments)
     milliseconds = _once(run) if step else 0.0
-    print(_round(milliseconds), _peak_bytes())
-
-
-def _peak_bytes() -> int:
-    """Peak resident memory of this process."""
-    status = Path("/proc/self/status")
-    if (
-        status.is_file()
-    ):  # Linux carries the parent's peak over into ru_maxrss of a child; VmHWM is the child's own
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    print(_round(milliseconds), round(peak_memory_mb() * 2**20))
 
 
 def _cpu_name() -> str:
