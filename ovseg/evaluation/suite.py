@@ -204,8 +204,8 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "mIoU in percent, mean over scenes ± half its 95 % interval, drawings of an artist that no tower "
         "was trained on but for the first column. *present*: the model is told which words are in the scene; "
         "*all words*: it chooses among all. A demonstration and a regression test on drawings: only rows on "
-        "a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly. MB: the peak "
-        "over a process that has loaded the model and encoded the words."
+        "a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly. MB: the "
+        "peak over a process that has loaded the model and encoded the words."
     )
     yield ""
     yield f"| model | {' | '.join(names)} | s / image | MB |"
