@@ -32,10 +32,10 @@ DEFAULT_PROTOCOL = Protocol(
 
 EMOJI_PROTOCOL = Protocol(
     "emoji",
-    Resize(448, whole_patches=True, shrink="area"),
+    Resize(288, whole_patches=True, shrink="area"),
     crop=224,
-    stride=112,
-    templates="imagenet7",
+    stride=64,
+    templates=("{}", "a {}", "a photo of a {}.", "a drawing of a {}."),  # these it was trained with
     steps=(Softmax(),),
     background="words",
 )
