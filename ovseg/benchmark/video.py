@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 _MODEL = "maskclip_vit_tiny.emoji"
 _CLASSES = ("house", "tree", "cow", "car", "person")
-_SIZE, _FRAMES = (480, 640), 60
+_SIZE, _FRAMES = (480, 640), 24
 
 
 def run() -> Iterator[dict[str, Any]]:
