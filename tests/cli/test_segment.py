@@ -75,7 +75,9 @@ def test_a_class_may_be_long(predictor, photo, tmp_path):
 
 
 def test_options_reach_the_predictor(predictor, photo, tmp_path):
-    options = "--model some_model --device cpu --batch-size 3 --background floor=0.3 --templates vild14 --detail 2"
+    options = (
+        "--model some_model --device cpu --batch-size 3 --background floor=0.3 --templates vild14 --detail 2"
+    )
     main(["segment", str(photo), "--classes", "x", "--out", str(tmp_path / "out"), *options.split()])
     assert predictor.opened == {"name": "some_model", "device": "cpu", "batch_size": 3}
     assert predictor.asked == {"background": "floor=0.3", "templates": "vild14", "detail": 2.0}
