@@ -48,7 +48,7 @@ def read_ahead(
         while pending:
             yield _taken(pending)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=bool(pending))  # what was handed out is still decoded
 
 
 def _taken(pending: deque[tuple[ImageSource, Future[np.ndarray]]]) -> tuple[ImageSource, _Read]:
