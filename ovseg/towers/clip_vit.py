@@ -15,6 +15,7 @@ from ovseg.dense.features import DenseFeatures, Tap, TapSite
 from ovseg.dense.pos_embed import PosEmbedRule, resize_pos_embed
 from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.towers.layers import Block, BlockConfig, Transformer
+from ovseg.towers.linear import linear
 
 __all__ = ["ViTConfig", "VisionTransformer"]
 
@@ -97,7 +98,7 @@ class VisionTransformer(nn.Module):
         (h, w), p = self.grid_of(image), self.config.patch_size
         cells = image[..., : h * p, : w * p].unflatten(-1, (w, p)).unflatten(-3, (h, p))
         cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, h * w, 3 * p * p)
-        return F.linear(cells, self.conv1.weight.flatten(1))
+        return linear(cells, self.conv1.weight.flatten(1))
 
     def embed(self, image: Tensor, pos_embed: PosEmbedRule = "bicubic_antialias") -> Tensor:
         """(B, 3, H, W) to the tokens that enter the first block, (B, 1 + h * w, D), class token first."""
@@ -109,7 +110,7 @@ class VisionTransformer(nn.Module):
 
     def tail(self, tokens: Tensor) -> Tensor:
         """The last LayerNorm and the projection: (..., D) to (..., C) in the joint space."""
-        return self.ln_post(tokens) @ self.proj
+        return linear(self.ln_post(tokens), self.proj.T)
 
     def forward(self, image: Tensor) -> Tensor:
         """The image embedding (B, C), not normalised: open_clip's ``encode_image``.

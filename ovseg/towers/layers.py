@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg._lazy import import_now
+from ovseg.towers.linear import linear
 
 __all__ = ["Activation", "Attention", "Block", "BlockConfig", "LayerScale", "Transformer"]
 
@@ -67,13 +68,13 @@ class Attention(nn.Module):
         """Projects normed tokens (B, N, D) to q, k, v (B, heads, N, d), or None if not in ``inputs``."""
         width = x.shape[-1]
         if inputs == "qkv":
-            joint = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+            joint = linear(x, self.in_proj_weight, self.in_proj_bias)
             return tuple(self.split(part) for part in joint.chunk(3, dim=-1))
         out: list[Tensor | None] = []
         for i, name in enumerate("qkv"):
             rows = slice(i * width, (i + 1) * width)
             if name in inputs:
-                part = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+                part = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
                 out.append(self.split(part))
             else:
                 out.append(None)
@@ -81,7 +82,7 @@ class Attention(nn.Module):
 
     def project(self, mixed: Tensor) -> Tensor:
         """Concatenates heads (B, heads, N, d) and applies the output projection: (B, N, D)."""
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return linear(mixed.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
 
 
 class LayerScale(nn.Module):
@@ -105,16 +106,13 @@ class _MLP(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.activation != "quick_gelu":
+        hidden = linear(x, self.c_fc.weight, self.c_fc.bias)
+        if self.activation == "quick_gelu":
+            hidden = hidden * torch.sigmoid(_QUICK * hidden)
+        else:
             approximate = "tanh" if self.activation == "gelu_tanh" else "none"
-            return self.c_proj(F.gelu(self.c_fc(x), approximate=approximate))
-        # x sigmoid(1.702 x) = silu(1.702 x) / 1.702: both factors ride along in the matrix products, so that
-        # the activation is one fused pass over the widest tensor of the network instead of three.
-        fc, proj = self.c_fc, self.c_proj
-        hidden = torch.addmm(fc.bias, x.flatten(0, -2), fc.weight.T, beta=_QUICK, alpha=_QUICK)
-        hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
-        out = torch.addmm(proj.bias, hidden, proj.weight.T, alpha=1 / _QUICK)
-        return out.view(*x.shape[:-1], -1)
+            hidden = F.gelu(hidden, approximate=approximate)
+        return linear(hidden, self.c_proj.weight, self.c_proj.bias)
 
 
 class Block(nn.Module):

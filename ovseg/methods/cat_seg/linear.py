@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovseg.towers.linear import linear as inference_linear
+
 __all__ = ["Linear", "linear"]
 
 _BATCH = 16  # PyTorch hands 1 x 1 convolutions to oneDNN from this batch size on, even on one thread
@@ -18,6 +20,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     processor has; MKL, which carries out ``F.linear``, does so on Intel's only. On an AMD with AVX-512 this
     takes half the time.
     """
+    if not torch.is_grad_enabled():
+        return inference_linear(x, weight, bias)
     if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return F.linear(x, weight, bias)
     tokens = x.numel() // x.shape[-1]
