@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ovseg.dense.windows import Span, WindowGrid
 
-__all__ = ["Layer", "ScoreField"]
+__all__ = ["BLOCK_WORDS", "Layer", "ScoreField"]
 
 _BLOCK_ELEMENTS = 1 << 18  # scores computed at once: 1 MB stays in the processor's cache
+BLOCK_WORDS = 1024
 _BLOCK_COLUMNS = 256  # narrow blocks meet few cells, so that the product below stays small
 
 
@@ -102,10 +103,13 @@ class ScoreField:
         return self.layers[0].scores.shape[2]
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Rectangles (rows, columns) of the output that partition it, sized to fit a processor's cache."""
+        """Rectangles (rows, columns) of the output that partition it.
+
+        Sized so that the scores of ``BLOCK_WORDS`` words in one of them fit a processor's cache.
+        """
         height, width = self.output_size
-        cols = max(min(width, _BLOCK_COLUMNS, _BLOCK_ELEMENTS // self.num_words), 1)
-        rows = max(_BLOCK_ELEMENTS // (self.num_words * cols), 1)
+        words, cols = min(self.num_words, BLOCK_WORDS), min(width, _BLOCK_COLUMNS)
+        rows = max(_BLOCK_ELEMENTS // (words * cols), 1)
         for top in range(0, height, rows):
             for left in range(0, width, cols):
                 yield slice(top, min(top + rows, height)), slice(left, min(left + cols, width))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ovseg.dense.pamr import pamr, pamr_affinity
-from ovseg.dense.score_field import ScoreField
+from ovseg.dense.score_field import BLOCK_WORDS, ScoreField
 from ovseg.inference.mask_refinement import redraw
 from ovseg.inference.steps import (
     DropBackground,
@@ -208,6 +208,7 @@ class _Run:
         self.classes = torch.tensor(vocabulary.word_to_class, device=device)
         self.background = torch.tensor([c.is_background for c in vocabulary.classes], device=device)
         self.banned: Tensor | None = None  # (K,)
+        self._ranges: dict[int, list[slice]] = {}
         words = vocabulary.word_to_class
         self.ends = [i for i in range(1, len(words) + 1) if i == len(words) or words[i] != words[i - 1]]
 
@@ -258,17 +259,17 @@ class _Run:
             by_class[self.banned] = -torch.inf
         return winner, by_class
 
-    def _chunks(self, pixels: int) -> Iterator[slice]:
+    def _chunks(self, pixels: int) -> list[slice]:
         """Ranges of words that end where a class ends, for a block of some pixels."""
-        limit = _CHUNK_ELEMENTS // pixels
-        if len(self.classes) <= limit:
-            yield slice(0, len(self.classes))
-            return
-        first = 0
-        for end, following in zip(self.ends, [*self.ends[1:], None]):
-            if following is None or following - first > limit:
-                yield slice(first, end)
-                first = end
+        limit = min(_CHUNK_ELEMENTS // pixels, BLOCK_WORDS)
+        if limit not in self._ranges:
+            ranges, first = [], 0
+            for end, following in zip(self.ends, [*self.ends[1:], None]):
+                if following is None or following - first > limit:
+                    ranges.append(slice(first, end))
+                    first = end
+            self._ranges[limit] = ranges
+        return self._ranges[limit]
 
     def _reduce(self, scores: Tensor, classes: Tensor, needs_second: bool) -> _Winner:
         log_z = second = None
