@@ -20,8 +20,8 @@ from ovseg.dense.windows import Span, WindowGrid
 __all__ = ["BLOCK_WORDS", "Layer", "ScoreField"]
 
 _BLOCK_ELEMENTS = 1 << 18  # scores computed at once: 1 MB stays in the processor's cache
-BLOCK_WORDS = 1024
-_BLOCK_COLUMNS = 256  # narrow blocks meet few cells, so that the product below stays small
+BLOCK_WORDS = 2048
+_BLOCK_COLUMNS = 128  # narrow blocks meet few cells, so that the product below stays small
 
 
 @dataclass(frozen=True)
