@@ -56,7 +56,6 @@ class Method:
         protocols: Named settings, at least ``default``.
         trained: Weights of whole models (CLIP as it was tuned, and what the method learned) by the right part
             of the zoo's names; they are among ``towers`` too.
-        frozen: Name of the CLIP weights that a file with the learned parts alone belongs to, or None.
     """
 
     name: ClassVar[str]
@@ -67,7 +66,6 @@ class Method:
     towers: ClassVar[tuple[str, ...]]
     protocols: ClassVar[Mapping[str, Protocol]] = {"default": DEFAULT_PROTOCOL, "emoji": EMOJI_PROTOCOL}
     trained: ClassVar[Mapping[str, TowerInfo]] = {}
-    frozen: ClassVar[str | None] = None
 
     @property
     def readout(self) -> Readout:

@@ -73,17 +73,28 @@ def load_trained(method: type[Method], weights: Any, allow_download: bool = True
             return None
         raise CheckpointError(f"{path} is no checkpoint of {method.title}; fetch or copy it again")
     state_dict = method.convert(stored)
+    base = _base(method, info, state_dict)
     info = info or TowerInfo(path.stem, "", sources=(str(path),))
-    if method.frozen is not None and not any(name.startswith(_CLIP) for name in state_dict):
-        return _on_frozen_tower(method.frozen, state_dict, info, allow_download)
+    if base:
+        return _completed(base, state_dict, info, allow_download)
     return Trained(_clip(state_dict, info), state_dict)
 
 
-def _on_frozen_tower(
-    tower: str, learned: Mapping[str, Tensor], info: TowerInfo, allow_download: bool
-) -> Trained:
-    """A file that holds the learned parts only; the towers are as they were published."""
-    loaded = load_clip(tower, allow_download=allow_download)
+def _base(method: type[Method], info: TowerInfo | None, state_dict: Mapping[str, Tensor]) -> str:
+    """Name of the CLIP weights that a file completes, "" if it is whole.
+
+    Of a file that is in no table, the learned parts alone belong to the tower of the published ones.
+    """
+    if info is not None:
+        return info.base
+    if any(name.startswith(_CLIP) for name in state_dict):
+        return ""
+    return next((known.base for known in method.trained.values() if known.base), "")
+
+
+def _completed(base: str, learned: Mapping[str, Tensor], info: TowerInfo, allow_download: bool) -> Trained:
+    """A file that holds what was learned; the rest of the towers is as published."""
+    loaded = load_clip(base, allow_download=allow_download)
     weights = {_CLIP + name: value for name, value in loaded.model.state_dict().items()}
     return Trained(replace(loaded, info=replace(loaded.info, name=info.name)), {**weights, **learned})
 

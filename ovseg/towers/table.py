@@ -51,6 +51,7 @@ class TowerInfo:
         licence: Of the weights.
         background_words: Words that compete as background; None for the package's default list.
         hub_files: File names on the Hugging Face Hub, in the order in which they are tried.
+        base: Name of the CLIP weights which the file completes, if it holds only what was learned on them.
     """
 
     name: str
@@ -65,6 +66,7 @@ class TowerInfo:
     licence: str = "unknown"
     background_words: tuple[str, ...] | None = None
     hub_files: tuple[str, ...] = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    base: str = ""
 
     @property
     def source(self) -> str:

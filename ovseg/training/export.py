@@ -1,4 +1,4 @@
-"""From a training's checkpoint to embedded weights: CLIP's layout in half precision, with a model card."""
+"""From a training to embedded weights in half precision: a CLIP with its model card, or a head on a CLIP."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovseg._files import atomic_path
 from ovseg.datasets.emoji import ARTISTS, WordTable, word_table
 from ovseg.towers.converters import to_open_clip
+from ovseg.towers.weights import load_clip
 from ovseg.training.clip_pretraining import CLIPPretrainer
 
-__all__ = ["export_tower", "full_state_dict", "load_pretrainer", "model_card"]
+__all__ = ["export_learned", "export_tower", "full_state_dict", "load_pretrainer", "model_card"]
 
 _LICENCE = "Apache-2.0 (weights); the drawings it learned from: Apache-2.0, MIT, CC-BY-4.0, see attribution"
 
@@ -80,6 +81,28 @@ def export_tower(
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def export_learned(model: nn.Module, base: str, path: str | Path) -> Path:
+    """Writes what a model learned: everything but the tensors that its CLIP shares with published weights.
+
+    ``Method.trained`` names such a file with ``TowerInfo.base``.
+
+    Args:
+        model: What ``Method.build`` returns; its CLIP is ``model.clip``.
+        base: Name of the CLIP weights that its training started from.
+        path: Where to; half precision.
+    """
+    published = {f"clip.{key}": value for key, value in load_clip(base).model.state_dict().items()}
+    learned = {
+        key: value.detach().half().contiguous()
+        for key, value in model.state_dict().items()
+        if key not in published or not torch.equal(value.cpu(), published[key])
+    }
+    with atomic_path(path) as temporary:
+        save_file(learned, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)
+    return Path(path)
 
 
 def model_card(table: WordTable, groups: list[Any]) -> dict[str, Any]:

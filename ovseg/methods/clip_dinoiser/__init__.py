@@ -104,9 +104,9 @@ class CLIPDINOiser(_Pooled):
             "ViT-B-16",
             sources=("https://github.com/wysoczanska/clip_dinoiser/raw/main/checkpoints/last.pt",),
             licence="Apache-2.0",
+            base="vit_b16.laion2b",
         )
     }
-    frozen = "vit_b16.laion2b"
     towers = tuple(trained)
     protocols = _protocols(62.1, 32.4, 34.8, 80.9, 35.9, 24.6, 31.7, 20.0)
 
