@@ -32,7 +32,7 @@ _TOWER_FIELDS = {"activation", "ln_eps"}
 def load(
     name: str | os.PathLike[str],
     *,
-    protocol: str | None = None,
+    protocol: str | Protocol | None = None,
     device: str = "auto",
     dtype: torch.dtype | str | None = None,
     batch_size: int | None = None,
@@ -42,8 +42,8 @@ def load(
     Args:
         name: ``<method>_<tower>.<tag>``, e.g. "maskclip_vit_b16.openai" (see ``list_models``), or the path of
             a file that ``Predictor.save`` wrote.
-        protocol: A named protocol of the method, e.g. "voc20" for the settings behind the published number;
-            by default settings for users' own images.
+        protocol: A protocol, or the name of one of the method's, e.g. "voc20" for the settings behind the
+            published number; by default settings for users' own images.
         device: ``auto`` for a GPU if there is one, or a torch device.
         dtype: Of the visual tower, e.g. "bfloat16"; float32 by default.
         batch_size: Windows per forward.
@@ -126,7 +126,7 @@ def build(
 
 def _load_release(
     release: Release,
-    protocol: str | None,
+    protocol: str | Protocol | None,
     device: str,
     dtype: torch.dtype | str | None,
     batch_size: int | None,

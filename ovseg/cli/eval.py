@@ -23,9 +23,13 @@ _EXAMPLES = """examples:
   ovseg eval sclip_vit_b16.openai --data ade150 --data-root /data
   ovseg eval maskclip_vit_b16.openai --data voc21 --protocol sclip   (MaskCLIP under SCLIP's settings)
   ovseg eval clip_vit_b16.openai --data my_street_scenes/            (images/, masks/, classes.txt)
+  ovseg eval mine.safetensors --data ade150                          (a release file)
+  ovseg eval configs/probes/linear_camvid.py --checkpoint work_dirs/linear_camvid/best.pth
   ovseg eval --suite emoji
 An evaluation that was stopped goes on when the same command is given again.
 """
+
+_DATA_ROOT = Path("data")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -37,7 +41,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", nargs="?", metavar="NAME", help="a row of `ovseg models`")
+    parser.add_argument(
+        "model", nargs="?", metavar="NAME|FILE", help="a row of `ovseg models`, a release file, or a config"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="with a config, which is executed: tests it on its data",
+    )
     parser.add_argument("--suite", choices=("emoji",), help="all models with an embedded tower, in one table")
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="with --suite: an earlier suite.json; 1 if a figure fell"
@@ -49,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="emoji, camvid, voc21, ade150, ... (default: emoji)",
     )
     parser.add_argument(
-        "--data-root", type=Path, default=Path("data"), metavar="DIR", help="where it lies (default: data)"
+        "--data-root", type=Path, default=_DATA_ROOT, metavar="DIR", help="where it lies (default: data)"
     )
     parser.add_argument("--split", help="(default: the one that figures are published for)")
     parser.add_argument(
@@ -91,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
         return _run_suite(args)
     if args.against:
         raise ValueError("--against goes with --suite")
-    from ovseg.evaluation.evaluate import evaluate, launch
+    if args.checkpoint or (args.model or "").endswith(".py"):
+        return _run_config(args)
+    from ovseg.evaluation.evaluate import evaluate
+    from ovseg.evaluation.loop import launch
     from ovseg.evaluation.report import report, write_report
 
     reports = launch(args.launcher)
@@ -126,20 +141,42 @@ def _open(args: argparse.Namespace) -> tuple[Predictor, EvaluationSet, float | N
     from ovseg.evaluation.protocols import choose_protocol, published
     from ovseg.evaluation.sets import open_set
     from ovseg.methods.registry import zoo_row
+    from ovseg.release import read_release
     from ovseg.vocab.vocabulary import Vocabulary
 
     if args.model is None:
         say(f"note: no model is named, so this is {EMBEDDED_MODEL}; `ovseg models` lists others")
-    row = zoo_row(args.model or EMBEDDED_MODEL)
-    protocol = choose_protocol(row, args.data, args.protocol)
+    name = args.model or EMBEDDED_MODEL
+    row = None if name.endswith(".safetensors") else zoo_row(name)
+    if row is None:
+        release = read_release(name)
+        protocol = choose_protocol(release.recipe.method, release.protocol, args.data, args.protocol)
+    else:
+        protocol = choose_protocol(row.method, row.protocol, args.data, args.protocol)
     words = args.vocab or (protocol.words if args.data in protocol.name else None)
     vocabulary = Vocabulary.of(words) if words else None
     data = open_set(args.data, args.data_root, args.split, vocabulary, args.novel)
-    say(f"loading {row.name}; {len(data)} images, protocol {protocol.name}")
-    predictor = ovseg.build(
-        row.method, row.tower, protocol=protocol, device=args.device, batch_size=args.batch_size
-    )
-    return predictor, data, published(row, args.data, protocol, args.vocab)
+    say(f"loading {name}; {len(data)} images, protocol {protocol.name}")
+    predictor = ovseg.load(name, protocol=protocol, device=args.device, batch_size=args.batch_size)
+    return predictor, data, published(row, args.data, protocol, args.vocab) if row else None
+
+
+def _run_config(args: argparse.Namespace) -> int:
+    """Tests what a training left behind, as ``tools/test.py`` does."""
+    from ovseg.training.run import test
+
+    if not args.checkpoint or not (args.model or "").endswith(".py"):
+        raise ValueError(
+            "a config and its checkpoint go together: ovseg eval CONFIG.py --checkpoint work_dirs/x/best.pth"
+        )
+    wrong = [f"--{name}" for name in ("protocol", "vocab", "limit", "split") if getattr(args, name)]
+    if wrong:
+        raise ValueError(f"a config says itself how it is tested: leave out {', '.join(wrong)}")
+    root = args.data_root if args.data_root != _DATA_ROOT else None
+    found = test(args.model, args.checkpoint, args.out, data_root=root, launcher=args.launcher)
+    for name, value in found.items():
+        print(f"{name} {value}")
+    return 0
 
 
 def _run_suite(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import ovseg
 from ovseg.cli import (
     check_data,
     compare,
+    convert,
     demo,
     detect,
     doctor,
@@ -29,7 +30,8 @@ from ovseg.cli.console import say, show_warning
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = (
-    demo, segment, detect, video, compare, explain, evaluation, train, check_data, models, vocab, doctor,
+    demo, segment, detect, video, compare, explain, evaluation, train, check_data, convert, models, vocab,
+    doctor,
 )  # fmt: skip
 """Modules of the sub-commands, in the order of the help text."""
 

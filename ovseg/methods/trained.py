@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ovseg.methods.method import Method
+from ovseg.methods.registry import get_method, list_methods
 from ovseg.towers.checkpoints import CheckpointError, check_fits, read_state_dict
 from ovseg.towers.clip import architecture
 from ovseg.towers.download import fetch_weights
@@ -19,7 +20,7 @@ from ovseg.towers.table import TowerInfo
 from ovseg.towers.tokenizer import Tokenizer
 from ovseg.towers.weights import LoadedClip, build_clip, load_clip
 
-__all__ = ["Trained", "load_trained"]
+__all__ = ["Trained", "find_method", "load_trained"]
 
 _CLIP = "clip."
 
@@ -44,6 +45,16 @@ class Trained:
         """
         check_fits(self.state_dict, model, self.clip.info.name)
         model.load_state_dict(self.state_dict)
+
+
+def find_method(path: str | os.PathLike[str]) -> str | None:
+    """Name of the method whose trained model a checkpoint holds; None for those of bare towers.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    stored = read_state_dict(Path(path))
+    return next((name for name in list_methods() if get_method(name).owns(stored)), None)
 
 
 def load_trained(method: type[Method], weights: Any, allow_download: bool = True) -> Trained | None:

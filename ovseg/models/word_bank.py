@@ -43,9 +43,14 @@ class WordBank(nn.Module):
         scores = torch.einsum("bchw,qc->bqhw", F.normalize(features.float(), dim=1), self.rows)
         return self.classes(scores)
 
+    @property
+    def scale(self) -> Tensor:
+        """The temperature's inverse, at most 100 as in CLIP."""
+        return self.log_scale.exp().clamp(max=100)
+
     def classes(self, scores: Tensor) -> Tensor:
         """Cosines (B, Q, h, w) to logits (B, K, h, w)."""
-        logits = scores * self.log_scale.exp().clamp(max=100)
+        logits = scores * self.scale
         count = len(self.vocabulary)
         if count == len(self.word_to_class):
             return logits

@@ -12,6 +12,7 @@ pytest.importorskip("mmseg")
 
 import ovseg
 from ovseg.cli.main import main
+from ovseg.methods.registry import zoo_row
 
 
 @pytest.fixture
@@ -28,20 +29,19 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def built(monkeypatch, tiny_clip):
-    """``ovseg.build`` on a small tower; holds what it was asked for."""
+def loaded(monkeypatch, tiny_clip):
+    """``ovseg.load`` on a small tower; holds what it was asked for."""
     asked = {}
-    build = ovseg.build
 
-    def fake(method, tower, **options):
-        asked.update(method=method, tower=tower, **options)
-        return build(method, tiny_clip, protocol=options["protocol"])
+    def fake(name, **options):
+        asked.update(name=name, **options)
+        return ovseg.build(zoo_row(name).method, tiny_clip, protocol=options["protocol"])
 
-    monkeypatch.setattr(ovseg, "build", fake, raising=False)
+    monkeypatch.setattr(ovseg, "load", fake, raising=False)
     return asked
 
 
-def test_report_files(data, built, tmp_path, capsys):
+def test_report_files(data, loaded, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["eval", "maskclip_vit_b16.openai", "--data", str(data), "--out", str(out)]) == 0
     printed = capsys.readouterr()
@@ -50,10 +50,10 @@ def test_report_files(data, built, tmp_path, capsys):
     summary = json.loads((out / "report.json").read_text())
     assert summary["images"] == 2
     assert summary["paper"] is None
-    assert (built["method"], built["tower"]) == ("maskclip", "vit_b16.openai")
+    assert loaded["name"] == "maskclip_vit_b16.openai"
 
 
-def test_words_in_place_of_the_data_sets(data, built, tmp_path):
+def test_words_in_place_of_the_data_sets(data, loaded, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("cat: kitten | cat\ndog\n")
     command = ["eval", "maskclip_vit_b16.openai", "--data", str(data), "--novel", "dog"]
@@ -64,7 +64,7 @@ def test_words_in_place_of_the_data_sets(data, built, tmp_path):
     assert main([*command, "--vocab", str(words), "--out", str(tmp_path / "out")]) == 2
 
 
-def test_left_out_images_are_an_exit_code(data, built, tmp_path, capsys):
+def test_left_out_images_are_an_exit_code(data, loaded, tmp_path, capsys):
     (data / "images/b.png").write_bytes(b"broken")
     out = str(tmp_path / "out")
     assert main(["eval", "maskclip_vit_b16.openai", "--data", str(data), "--out", out, "--limit", "9"]) == 1
@@ -83,8 +83,39 @@ def test_left_out_images_are_an_exit_code(data, built, tmp_path, capsys):
         (["maskclip_vit_b16.openai", "--launcher", "pytorch"], "torchrun"),
     ],
 )
-def test_wrong_use_names_the_cure(arguments, cure, built, capsys, tmp_path, monkeypatch):
+def test_wrong_use_names_the_cure(arguments, cure, loaded, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK", raising=False)
     assert main(["eval", *arguments]) == 2
     assert cure in capsys.readouterr().err
+
+
+def test_release_file(data, tmp_path, capsys):
+    """With its own protocol, and without a published figure."""
+    path = ovseg.load("maskclip_vit_tiny.emoji").save(tmp_path / "mine.safetensors")
+    out = tmp_path / "out"
+    assert main(["eval", str(path), "--data", str(data), "--out", str(out)]) == 0
+    assert "protocol emoji" in capsys.readouterr().err
+    summary = json.loads((out / "report.json").read_text())
+    assert (summary["images"], summary["paper"]) == (2, None)
+    assert main(["eval", str(tmp_path / "other.safetensors"), "--data", str(data)]) == 2
+    assert "no release file" in capsys.readouterr().err
+
+
+def test_config_and_checkpoint(tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def fake(*arguments, **options):
+        asked.update(arguments=arguments, **options)
+        return {"mIoU": 12.5}
+
+    monkeypatch.setattr("ovseg.training.run.test", fake)
+    command = ["eval", "mine.py", "--checkpoint", str(tmp_path / "best.pth")]
+    assert main([*command, "--data-root", "/data/mine"]) == 0
+    assert capsys.readouterr().out == "mIoU 12.5\n"
+    assert asked["arguments"] == ("mine.py", tmp_path / "best.pth", None)
+    assert str(asked["data_root"]) == "/data/mine"
+    assert main([*command, "--protocol", "sclip"]) == 2
+    assert "leave out --protocol" in capsys.readouterr().err
+    assert main(["eval", "mine.py"]) == 2
+    assert "go together" in capsys.readouterr().err

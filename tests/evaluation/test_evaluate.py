@@ -155,11 +155,14 @@ def test_records_survive_json():
 
 
 def test_record_file_starts_with_its_settings(tmp_path):
+    def parse(data):
+        return ImageRecord.from_dict(data, 5)
+
     with RecordFile(tmp_path / "records.0.jsonl", {"a": (1, 2)}) as file:
         file.add(ImageRecord(3, "x", error="broken"))
-    assert read_records(tmp_path, {"a": (1, 2)}, 5) == {}
+    assert read_records(tmp_path, {"a": (1, 2)}, parse) == {}
     with pytest.raises(ValueError, match="a was"):
-        read_records(tmp_path, {"a": 0}, 5)
+        read_records(tmp_path, {"a": 0}, parse)
 
 
 def test_report(folder, predictor, tmp_path):
@@ -190,23 +193,23 @@ def test_interval_over_images(folder, predictor):
 
 def test_protocols():
     row = zoo_row("maskclip_vit_b16.openai")
-    assert choose_protocol(row, "voc20").name == "voc20"
-    assert choose_protocol(row, "camvid").name == "default"
-    theirs = choose_protocol(row, "ade150", "sclip")
+    assert choose_protocol(row.method, row.protocol, "voc20").name == "voc20"
+    assert choose_protocol(row.method, row.protocol, "camvid").name == "default"
+    theirs = choose_protocol(row.method, row.protocol, "ade150", "sclip")
     assert (theirs.name, theirs.crop) == ("sclip.ade150", 224)
     assert theirs.paper == {}
     with pytest.raises(ValueError, match="no protocol for camvid"):
-        choose_protocol(row, "camvid", "sclip")
+        choose_protocol(row.method, row.protocol, "camvid", "sclip")
     with pytest.raises(ValueError, match="no protocol 'nonsense'"):
-        choose_protocol(row, "camvid", "nonsense")
+        choose_protocol(row.method, row.protocol, "camvid", "nonsense")
 
 
 def test_published_figure_only_under_the_published_protocol():
     row = zoo_row("maskclip_vit_b16.openai")
-    assert published(row, "voc20", choose_protocol(row, "voc20")) == 49.5
-    assert published(row, "voc20", choose_protocol(row, "voc20"), "voc20.sclip") is None
-    assert published(row, "voc20", choose_protocol(row, "voc20", "sclip")) is None
-    assert published(row, "ade150", choose_protocol(row, "voc20")) is None
+    assert published(row, "voc20", choose_protocol(row.method, row.protocol, "voc20")) == 49.5
+    assert published(row, "voc20", choose_protocol(row.method, row.protocol, "voc20"), "voc20.sclip") is None
+    assert published(row, "voc20", choose_protocol(row.method, row.protocol, "voc20", "sclip")) is None
+    assert published(row, "ade150", choose_protocol(row.method, row.protocol, "voc20")) is None
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ovseg.api import build
 from ovseg.dense.features import DenseFeatures
+from ovseg.inference.predictor import Predictor
 from ovseg.models.clip_source import ClipSource, open_clip_source
 from ovseg.models.word_bank import WordBank
 from ovseg.registry import MODELS
@@ -63,9 +64,10 @@ class OpenVocabularySegmentor(BaseSegmentor):
                 mean, std, pad_val=0, seg_pad_val=ignore_index, bgr_to_rgb=True, size_divisor=1
             )
         super().__init__(data_preprocessor, init_cfg)
-        predictor = build(method, clip, device="cpu", **(fields or {}))
-        self.segmenter: Any = predictor.model
+        self._built = build(method, clip, device="cpu", **(fields or {}))
+        self.segmenter: Any = self._built.model
         self.words = WordBank(clip, classes, templates)
+        self._templates = templates
         self.align_corners, self.ignore_index = False, ignore_index
         text = getattr(getattr(self.segmenter, "clip", None), "text", None)
         if isinstance(text, nn.Module):
@@ -75,6 +77,14 @@ class OpenVocabularySegmentor(BaseSegmentor):
     def num_classes(self) -> int:
         """K."""
         return len(self.words.vocabulary)
+
+    def predictor(self) -> Predictor:
+        """What was trained, with its words and the temperature that it learned; ``save`` writes a release."""
+        with torch.no_grad():
+            self.segmenter.clip.logit_scale.copy_(self.words.scale.log())
+        self._built.model.eval()
+        self._built.set_vocabulary(self.words.vocabulary, self._templates)
+        return self._built
 
     def extract_feat(self, inputs: Tensor) -> DenseFeatures:  # type: ignore[override]
         """Dense features of normalised images (B, 3, H, W)."""
