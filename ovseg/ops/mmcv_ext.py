@@ -1,8 +1,9 @@
 """A stand-in for ``mmcv._ext``, the compiled part of mmcv, where mmcv was built without it.
 
 mmdet imports ``mmcv.ops``, and that the extension module; compiling it takes a quarter of an hour and fails
-on new releases of torch. Ordinary detectors need three of its operations: NMS and RoIAlign, which torchvision
-has, and soft-NMS. The others exist by name and raise when they are called.
+on new releases of torch. Ordinary detectors need four of its operations: NMS, RoIAlign and the sigmoid focal
+loss (that of one-stage detectors on a GPU), which torchvision has, and soft-NMS. The others exist by name and
+raise when they are called.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision  # registers its operators
 from torch import Tensor
 
@@ -144,9 +146,36 @@ def _roi_align_backward(
     )
 
 
+def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
+    """(N, C) losses of logits (N, C) for classes (N,), of which C is background."""
+    if weight.numel():
+        _missing("sigmoid_focal_loss with weights of classes")()
+    count = logits.shape[1]
+    truth = F.one_hot(target, count + 1)[:, :count].to(logits)
+    return torchvision.ops.sigmoid_focal_loss(logits, truth, alpha, gamma)
+
+
+def _sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    output.copy_(_focal_loss(input, target, weight, gamma, alpha))
+
+
+def _sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Fills ``grad_input`` with the derivative of each loss; mmcv multiplies by what comes from above."""
+    with torch.enable_grad():
+        logits = input.detach().requires_grad_()
+        loss = _focal_loss(logits, target, weight, gamma, alpha).sum()
+        grad_input.copy_(torch.autograd.grad(loss, logits)[0])
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "nms": _nms,
     "softnms": _softnms,
     "roi_align_forward": _roi_align_forward,
     "roi_align_backward": _roi_align_backward,
+    "sigmoid_focal_loss_forward": _sigmoid_focal_loss_forward,
+    "sigmoid_focal_loss_backward": _sigmoid_focal_loss_backward,
 }

@@ -39,6 +39,26 @@ def test_roi_align_and_its_gradient_are_torchvisions(aligned, sampling_ratio):
     assert theirs.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_focal_loss_and_its_gradient_by_the_formula(reduction):
+    """Lin et al., Focal Loss for Dense Object Detection, 2017; the last class number is background."""
+    from mmcv.ops import sigmoid_focal_loss
+
+    logits = torch.randn(6, 4, requires_grad=True)
+    plain = logits.detach().clone().requires_grad_()
+    target = torch.tensor([0, 3, 4, 2, 4, 1])
+    truth = torch.nn.functional.one_hot(target, 5)[:, :4]
+    p = plain.sigmoid()
+    wanted = -torch.where(truth == 1, 0.3 * (1 - p) ** 1.5 * p.log(), 0.7 * p**1.5 * (1 - p).log()).sum() / (
+        6 if reduction == "mean" else 1
+    )
+    found = sigmoid_focal_loss(logits, target, 1.5, 0.3, None, reduction)
+    torch.testing.assert_close(found, wanted)
+    (3 * found).backward()
+    (3 * wanted).backward()
+    torch.testing.assert_close(logits.grad, plain.grad)
+
+
 def test_nms_by_class_keeps_what_torchvision_keeps():
     from mmcv.ops import batched_nms
 
