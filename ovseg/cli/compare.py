@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.console import say
-from ovseg.cli.options import add_class_options, read_vocabulary
+from ovseg.cli.options import add_class_options, read_vocabulary, set_classes
 
 if TYPE_CHECKING:
     from ovseg.inference.predictor import Predictor
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     image = read_image(args.image)
     panels = [(Path(args.image).name, image)]
     for method, predictor in _predictors(args):
-        predictor.set_vocabulary(vocabulary, templates=args.templates)
+        set_classes(predictor, vocabulary, args)
         result = predictor.segment(image, background=args.background)
         seconds = result.seconds or 0.0
         say(f"{method}: {seconds:.2f} s, {', '.join(result.classes()[:5]) or 'nothing found'}")

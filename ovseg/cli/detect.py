@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.batch import Batch, add_batch_options, add_inputs, find_inputs
 from ovseg.cli.console import say
-from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
+from ovseg.cli.options import (
+    add_class_options,
+    add_model_options,
+    open_predictor,
+    read_vocabulary,
+    set_classes,
+)
 from ovseg.cli.outputs import add_output_options
 
 if TYPE_CHECKING:
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if not batch.sources:
         return batch.report()
     predictor = open_predictor(args)
-    predictor.set_vocabulary(vocabulary, templates=args.templates)
+    set_classes(predictor, vocabulary, args)
     sam = None if args.masks is None else _open_sam(args.masks, predictor)
     counts = Counter[str]()
     options = {"threshold": args.threshold, "background": args.background}

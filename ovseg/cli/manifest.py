@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ovseg
 from ovseg._files import WriteError
 from ovseg.cli.options import EMBEDDED_MODEL
+from ovseg.vocab.bank_header import BANK_SUFFIX
 
 if TYPE_CHECKING:
     from ovseg.inference.images import SourceFile
@@ -36,7 +37,7 @@ _SETTINGS = (
     "proposals",
     "threshold",
     "masks",
-    "tile",
+    "detail",
 )
 
 
@@ -50,6 +51,8 @@ def settings_of(args: argparse.Namespace, vocabulary: Vocabulary) -> dict[str, A
             settings[name] = value
             if os.path.isfile(value):
                 settings[f"{name}_file"] = _state(Path(value))
+    if args.vocab is not None and args.vocab.endswith(BANK_SUFFIX):  # its rows are not in the vocabulary
+        settings["bank_file"] = _state(Path(args.vocab))
     return settings | {"ovseg": ovseg.__version__, "vocabulary": vocabulary.to_dict()}
 
 

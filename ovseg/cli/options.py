@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ovseg.cli.console import say
+from ovseg.vocab.bank_header import BANK_SUFFIX
 
 if TYPE_CHECKING:
     from ovseg.inference.predictor import Predictor
@@ -21,6 +22,7 @@ __all__ = [
     "add_model_options",
     "open_predictor",
     "read_vocabulary",
+    "set_classes",
     "template_set",
 ]
 
@@ -40,7 +42,8 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     classes.add_argument(
         "--vocab",
         metavar="NAME|FILE",
-        help="a shipped list (ade150, voc21, ...), or a .txt file, one class a line",
+        help="a shipped list (ade150, voc21, ...), a .txt file with one class a line, or a .safetensors file "
+        "of `ovseg vocab build`",
     )
     parser.add_argument(
         "--templates",
@@ -92,6 +95,16 @@ def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
             "inputs come before --classes, and a file of classes is given with --vocab"
         )
     return Vocabulary.of(args.classes)
+
+
+def set_classes(predictor: Predictor, vocabulary: Vocabulary, args: argparse.Namespace) -> None:
+    """Gives the predictor the classes that ``read_vocabulary`` has read; of a bank no word is encoded.
+
+    Raises:
+        ValueError: A word cannot be encoded, or the bank is of another text tower.
+    """
+    bank = args.vocab is not None and args.vocab.endswith(BANK_SUFFIX)
+    predictor.set_vocabulary(args.vocab if bank else vocabulary, templates=args.templates)
 
 
 def open_predictor(args: argparse.Namespace) -> Predictor:

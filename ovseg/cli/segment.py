@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from ovseg.cli.batch import Batch, add_batch_options, add_inputs, find_inputs
 from ovseg.cli.console import share_table
-from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
+from ovseg.cli.options import (
+    add_class_options,
+    add_model_options,
+    open_predictor,
+    read_vocabulary,
+    set_classes,
+)
 from ovseg.cli.outputs import add_output_options
 
 if TYPE_CHECKING:
@@ -65,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if not batch.sources:
         return batch.report()
     predictor = open_predictor(args)
-    predictor.set_vocabulary(vocabulary, templates=args.templates)
+    set_classes(predictor, vocabulary, args)
     tally = _Tally()
     options = {"background": args.background, "detail": args.detail}
     for result in batch.run("segmenting", lambda files: predictor.segment(files, **options)):

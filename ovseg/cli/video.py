@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.console import progress, say
-from ovseg.cli.options import add_class_options, add_model_options, open_predictor, read_vocabulary
+from ovseg.cli.options import (
+    add_class_options,
+    add_model_options,
+    open_predictor,
+    read_vocabulary,
+    set_classes,
+)
 
 if TYPE_CHECKING:
     from ovseg.inference.video import VideoFrame
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     Smoother(args.smoothing)
     sinks: list[Any] = [label_writer(args.labels)] if args.labels else []
     predictor = open_predictor(args)
-    predictor.set_vocabulary(vocabulary, templates=args.templates)
+    set_classes(predictor, vocabulary, args)
     stream = predictor.video(source, background=args.background, clip=clip, smoothing=args.smoothing)
     video = VideoWriter(out, stream.source, args.audio)
     start = time.perf_counter()

@@ -10,12 +10,13 @@ from ovseg.cli.console import say
 from ovseg.cli.options import EMBEDDED_MODEL, template_set
 
 if TYPE_CHECKING:
+    from ovseg.vocab.bank_file import SavedBank
     from ovseg.vocab.text_bank import TextBank
     from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["add_parser", "run"]
 
-_TOWER = EMBEDDED_MODEL.partition("_")[2]
+_TEMPLATES = "imagenet80"
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -24,14 +25,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "vocab",
         help="look at a vocabulary, check it, or turn it into embeddings",
         description="list: the shipped lists. show: classes and words. check: words that a tower confuses. "
-        "build: a .safetensors file of embeddings, for use without a text tower.",
+        "build: a .safetensors file of embeddings, which stands for the classes after --vocab; no word is "
+        "encoded then.",
     )
     parser.add_argument("action", choices=("list", "show", "check", "build"))
     parser.add_argument(
         "vocab", nargs="*", metavar="NAME|FILE|CLASS", help="a shipped list, a file, or classes"
     )
-    parser.add_argument("--tower", default=_TOWER, metavar="NAME|FILE", help=f"(default: {_TOWER})")
-    parser.add_argument("--templates", type=template_set, default="imagenet80", metavar="NAME")
+    parser.add_argument(
+        "--model", metavar="NAME", help=f"whose text tower and templates encode (default: {EMBEDDED_MODEL})"
+    )
+    parser.add_argument("--tower", metavar="NAME|FILE", help="in place of --model")
+    parser.add_argument(
+        "--templates",
+        type=template_set,
+        metavar="NAME",
+        help=f"(default: those of the model; of a tower {_TEMPLATES})",
+    )
     parser.add_argument(
         "--threshold", type=float, default=0.95, metavar="C", help="least cosine to report (default: 0.95)"
     )
@@ -60,8 +70,10 @@ def run(args: argparse.Namespace) -> int:
     vocabulary = _vocabulary(args.vocab)
     if args.action == "show":
         return _show(vocabulary)
-    bank = _encode(vocabulary, args)
-    return _check(bank, args.threshold) if args.action == "check" else _build(bank, args)
+    if args.model and args.tower:
+        raise ValueError("give either --model or --tower")
+    saved = _encode(vocabulary, args)
+    return _check(saved.bank, args.threshold) if args.action == "check" else _build(saved, args.out)
 
 
 def _vocabulary(texts: list[str]) -> Vocabulary:
@@ -69,9 +81,7 @@ def _vocabulary(texts: list[str]) -> Vocabulary:
     from ovseg.vocab.vocabulary import Vocabulary
 
     (first, *more) = texts
-    one = not more and (
-        first in list_vocabularies() or Path(first).suffix in (".txt", ".json") or "." in first
-    )
+    one = not more and (first in list_vocabularies() or ("." in first and " " not in first))
     return Vocabulary.of(first if one else texts)
 
 
@@ -92,23 +102,23 @@ def _show(vocabulary: Vocabulary) -> int:
     return 0
 
 
-def _encode(vocabulary: Vocabulary, args: argparse.Namespace) -> TextBank:
+def _encode(vocabulary: Vocabulary, args: argparse.Namespace) -> SavedBank:
     import warnings
 
-    from ovseg.towers.weights import load_clip
-    from ovseg.vocab.cache import TextCache
-    from ovseg.vocab.text_bank import encode_vocabulary
-
-    clip = load_clip(args.tower)
     with warnings.catch_warnings():
         if args.action == "check":  # says the same, in more detail
             warnings.simplefilter("ignore", UserWarning)
-        import torch
+        if args.tower:
+            from ovseg.towers.weights import load_clip
+            from ovseg.vocab.bank_file import encode_bank
 
-        with torch.inference_mode():
-            return encode_vocabulary(
-                clip.model, clip.tokenizer, vocabulary, args.templates, cache=TextCache()
-            )
+            clip = load_clip(args.tower)
+            return encode_bank(clip, vocabulary, args.templates or _TEMPLATES, "norm_mean_norm")
+        import ovseg
+
+        predictor = ovseg.load(args.model or EMBEDDED_MODEL)
+        predictor.set_vocabulary(vocabulary, templates=args.templates)
+        return predictor.bank()
 
 
 def _check(bank: TextBank, threshold: float) -> int:
@@ -123,9 +133,11 @@ def _check(bank: TextBank, threshold: float) -> int:
     return 1 if pairs else 0
 
 
-def _build(bank: TextBank, args: argparse.Namespace) -> int:
-    from ovseg.vocab.bank_file import save_bank
-
-    print(save_bank(bank, args.out, tower=args.tower, templates=args.templates), flush=True)
-    say(f"{len(bank.rows)} words of {len(bank.vocabulary)} classes, {bank.rows.shape[2]} numbers each")
+def _build(saved: SavedBank, out: Path) -> int:
+    print(saved.save(out), flush=True)
+    rows = saved.bank.rows
+    say(
+        f"{len(rows)} words of {len(saved.vocabulary)} classes and {len(saved.competitors)} that compete, "
+        f"{rows.shape[1] * rows.shape[2]} numbers each, for {saved.tower}"
+    )
     return 0

@@ -14,7 +14,8 @@ from ovseg.inference.protocol import Protocol
 from ovseg.inference.results import SegResult
 from ovseg.inference.steps import Softmax, Step
 from ovseg.towers.weights import LoadedClip
-from ovseg.vocab.cache import TextCache
+from ovseg.vocab.bank_file import SavedBank, encode_bank
+from ovseg.vocab.cache import TextCache, tower_key
 from ovseg.vocab.text_bank import TextBank, encode_vocabulary
 from ovseg.vocab.vocabulary import Vocabulary
 
@@ -73,37 +74,80 @@ class Planner:
         self._cache = TextCache()
         self._last: tuple[object, TextBank] | None = None
 
-    def plan(self, vocabulary: Vocabulary, background: str | None) -> Plan:
+    def plan(self, vocabulary: Vocabulary, background: str | None, saved: SavedBank | None = None) -> Plan:
         """The plan for a user's vocabulary.
 
         Args:
             vocabulary: The user's.
             background: A rule (``BackgroundRule.parse``), or None for the protocol's.
+            saved: Embeddings of the words, which are not encoded then.
 
         Raises:
-            ValueError: The rule is unknown, every class is background, or a word cannot be encoded.
+            ValueError: The rule is unknown, every class is background, a word cannot be encoded, or the saved
+                embeddings are not of this text tower.
         """
+        if saved is not None:
+            self.check(saved)
         steps = self._resolved(self.protocol.steps)
         spec = background or self.protocol.background
         if spec is None:
-            return Plan(self.bank(vocabulary), vocabulary, steps)
+            return Plan(self.bank(vocabulary, saved), vocabulary, steps)
         rule = BackgroundRule.parse(spec)
-        competing = rule.vocabulary(vocabulary, self.clip.info.background_words)
+        competitors = self.clip.info.background_words if saved is None else saved.competitors
+        competing = rule.vocabulary(vocabulary, competitors)
         kept = [i for i, item in enumerate(competing.classes) if not item.is_background]
         if not kept:
             raise ValueError("all classes are marked as background; leave the '!' off at least one")
-        bank, steps = self.bank(competing), (*steps, *rule.steps(competing))
+        bank, steps = self.bank(competing, saved), (*steps, *rule.steps(competing))
         if len(kept) == len(competing):
             return Plan(bank, vocabulary, steps)
         real = Vocabulary(tuple(competing.classes[i] for i in kept), vocabulary.name)
         return Plan(bank, real, steps, kept)
 
+    def choose(self, templates: str | Sequence[str] | None, saved: SavedBank | None) -> None:
+        """Sets the templates for what follows: those given, those of saved embeddings, or as before.
+
+        Raises:
+            ValueError: Both are given and differ.
+        """
+        given = templates if templates is None or isinstance(templates, str) else tuple(templates)
+        if saved is not None and given not in (None, saved.templates):
+            raise ValueError(
+                f"the bank was made with templates {saved.templates!r}, not with {given!r}; leave templates "
+                "out, or build the bank again"
+            )
+        self.templates = (saved.templates if saved else given) or self.templates
+
+    def save(self, vocabulary: Vocabulary) -> SavedBank:
+        """Embeddings of a vocabulary's words and of those that compete with them, for ``plan``."""
+        return encode_bank(self.clip, vocabulary, self.templates, self.protocol.average)
+
+    def check(self, saved: SavedBank) -> None:
+        """Checks that saved embeddings fit the weights and the protocol.
+
+        Raises:
+            ValueError: They do not; the message names the cure.
+        """
+        own, name = tower_key(self.clip.model.text, self.clip.tokenizer.identity), self.clip.info.name
+        if saved.key != own:
+            raise ValueError(
+                f"the bank holds words of another text tower ({saved.tower}) than this model's ({name}); "
+                "build one for it: ovseg vocab build --model NAME, or --tower NAME"
+            )
+        if saved.average != self.protocol.average:
+            raise ValueError(
+                f"the bank has templates averaged as {saved.average!r}, but this method needs them as "
+                f"{self.protocol.average!r}; build one for it: ovseg vocab build --model NAME"
+            )
+
     @torch.inference_mode()
-    def bank(self, vocabulary: Vocabulary) -> TextBank:
+    def bank(self, vocabulary: Vocabulary, saved: SavedBank | None = None) -> TextBank:
         """Embeddings of a vocabulary's words; the last ones are kept, and all are cached on disk."""
         if self.protocol.synonyms == "first":
             classes = (replace(item, words=item.words[:1]) for item in vocabulary.classes)
             vocabulary = Vocabulary(tuple(classes), vocabulary.name)
+        if saved is not None:
+            return saved.select(vocabulary, self.clip.model.logit_scale.device)
         key = (vocabulary, self.templates)
         if self._last is None or self._last[0] != key:
             bank = encode_vocabulary(

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ovseg.dense.features import DenseFeatures
 from ovseg.dense.view import View
-from ovseg.dense.windows import slide
 from ovseg.inference.decision import decide
 from ovseg.inference.detection import (
     SEGMENTS,
@@ -28,20 +27,21 @@ from ovseg.inference.detection import (
 )
 from ovseg.inference.images import ImageSource, read_image
 from ovseg.inference.plan import Plan, Planner
-from ovseg.inference.protocol import IMAGENET_MEAN, IMAGENET_STD, Protocol
+from ovseg.inference.protocol import Protocol
 from ovseg.inference.results import DetResult, Failure, SegResult
 from ovseg.inference.sources import run
 from ovseg.inference.steps import Pamr
 from ovseg.inference.video import Smoother, VideoStream
 from ovseg.inference.video_source import Clip, open_video
+from ovseg.inference.viewer import Viewer
 from ovseg.regions.proposals import Proposals
 from ovseg.release import Recipe, write_release
 from ovseg.towers.weights import LoadedClip
+from ovseg.vocab.bank_file import SavedBank, as_bank
 from ovseg.vocab.vocabulary import Vocabulary, VocabularySource
 
 __all__ = ["Predictor"]
 
-_TOKENS_PER_BATCH = 4096
 _DETECTION_THRESHOLD = 0.3  # of probabilities among all words that compete
 
 
@@ -79,10 +79,11 @@ class Predictor:
         self.model = model
         self.name = name
         self.protocol = protocol
-        self._clip, self._batch_size, self._dtype = clip, batch_size, dtype
-        self._recipe = recipe
+        self._clip, self._recipe = clip, recipe
+        self._viewer = Viewer(clip.info, model.stride, batch_size, dtype)
         self._planner = Planner(clip, protocol)
         self._vocabulary: Vocabulary | None = None
+        self._saved: SavedBank | None = None
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -110,16 +111,27 @@ class Predictor:
         """Sets the classes for the calls that follow, and encodes their words.
 
         Args:
-            classes: See ``Vocabulary.of``.
-            templates: Name of a template set, or prompts with a ``{}`` each; by default the protocol's.
+            classes: See ``Vocabulary.of``. Of a text bank the text tower encodes nothing.
+            templates: Name of a template set, or prompts with a ``{}`` each; by default the protocol's, or
+                those of the bank.
 
         Raises:
-            ValueError: The classes or the templates are wrong; the message says how.
+            ValueError: The classes or the templates are wrong, or the bank is of another text tower.
         """
-        self._vocabulary = Vocabulary.of(classes)
-        if templates is not None:
-            self._planner.templates = templates if isinstance(templates, str) else tuple(templates)
+        self._saved = as_bank(classes)
+        self._vocabulary = Vocabulary.of(self._saved or classes)
+        self._planner.choose(templates, self._saved)
         self._plan(None, None)
+
+    def bank(self, classes: VocabularySource | None = None) -> SavedBank:
+        """Embeddings of classes: ``predictor.bank(["cow"]).save("cow.safetensors")``.
+
+        The bank, or the path of its file, can stand for the classes wherever the weights are the same.
+
+        Raises:
+            ValueError: No classes are known, or they are wrong.
+        """
+        return self._planner.save(self._known(classes))
 
     @overload
     def segment(  # type: ignore[overload-overlap]  # a path is a string, which is iterable
@@ -324,7 +336,8 @@ class Predictor:
         field = self.model.score_field(view, plan.bank)
         if smoother is not None:
             field = smoother(field, image)
-        guide = self._guide(view, image) if any(isinstance(step, Pamr) for step in plan.steps) else None
+        guided = any(isinstance(step, Pamr) for step in plan.steps)
+        guide = self._viewer.guide(view, image) if guided else None
         labels = decide(field, plan.steps, plan.bank.vocabulary, guide, class_scores)
         kept, seconds = image if keep_image else None, time.perf_counter() - start
         return plan.result(labels, self.protocol.name, name, kept, seconds)
@@ -362,28 +375,14 @@ class Predictor:
         return foreground_scores(scores, plan.kept).float().cpu()
 
     def _view(self, image: np.ndarray, whole: bool = False, detail: float = 1.0) -> View:
-        protocol, info = self.protocol.detailed(detail, self.model.stride), self._clip.info
-        patch, device = self.model.stride, self._device
-        resized = torch.from_numpy(protocol.resize(image, patch)).to(device).permute(2, 0, 1).float() / 255
-        size = (resized.shape[1], resized.shape[2])
-        grid = slide(size, None if whole else protocol.crop, protocol.stride, protocol.pad, detail > 1)
-        mean, std = (
-            (IMAGENET_MEAN, IMAGENET_STD) if protocol.normalisation == "imagenet" else (info.mean, info.std)
-        )
-        tokens = grid.crop[0] * grid.crop[1] // patch**2 + 1
-        batch = self._batch_size or max(_TOKENS_PER_BATCH // tokens, 1)
-        return View(resized, grid, (image.shape[0], image.shape[1]), mean, std, batch, self._dtype, image)
-
-    def _guide(self, view: View, image: np.ndarray) -> Tensor:
-        """The image at the output size in the values that the network sees."""
-        return view.normalise(torch.from_numpy(image).to(self._device).permute(2, 0, 1).float() / 255)
+        return self._viewer(image, self.protocol, self._clip.model.logit_scale.device, whole, detail)
 
     def _plan(self, classes: VocabularySource | None, background: str | None) -> Plan:
+        saved = self._saved if classes is None else as_bank(classes)
+        return self._planner.plan(self._known(saved or classes), background, saved)
+
+    def _known(self, classes: VocabularySource | None) -> Vocabulary:
         vocabulary = self.vocabulary if classes is None else Vocabulary.of(classes)
         if vocabulary is None:
             raise ValueError("no classes: pass classes=['road', 'car'], or call set_vocabulary first")
-        return self._planner.plan(vocabulary, background)
-
-    @property
-    def _device(self) -> torch.device:
-        return self._clip.model.logit_scale.device
+        return vocabulary

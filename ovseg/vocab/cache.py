@@ -25,7 +25,7 @@ from ovseg._files import WriteError, atomic_path
 from ovseg.towers.download import cache_dir
 from ovseg.towers.text import TextTransformer
 
-__all__ = ["TextCache", "bank_key", "weights_hash"]
+__all__ = ["TextCache", "bank_key", "tower_key", "weights_hash"]
 
 _FORMAT = 1
 _FILE_BYTES = 2**28
@@ -104,7 +104,19 @@ class TextCache:
 
 def bank_key(tower: TextTransformer, tokenizer_identity: str, templates: Sequence[str], average: str) -> str:
     """The name of the cache file of everything that these encode."""
-    parts = [_FORMAT, weights_hash(tower), repr(tower.config), tokenizer_identity, list(templates), average]
+    return _digest([_FORMAT, *_identity(tower, tokenizer_identity), list(templates), average])
+
+
+def tower_key(tower: TextTransformer, tokenizer_identity: str) -> str:
+    """What tells a text tower, with its tokenizer, from all others."""
+    return _digest(_identity(tower, tokenizer_identity))
+
+
+def _identity(tower: TextTransformer, tokenizer_identity: str) -> list[str]:
+    return [weights_hash(tower), repr(tower.config), tokenizer_identity]
+
+
+def _digest(parts: list[object] | list[str]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
 

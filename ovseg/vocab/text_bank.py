@@ -126,7 +126,7 @@ def near_duplicates(bank: TextBank, threshold: float = 0.999) -> list[tuple[str,
     """Pairs of words of different classes whose embeddings no image can tell apart.
 
     Args:
-        bank: Averaged (T = 1).
+        bank: Of any T; templates that were kept apart are averaged.
         threshold: Least cosine that counts.
 
     Returns:
@@ -135,7 +135,7 @@ def near_duplicates(bank: TextBank, threshold: float = 0.999) -> list[tuple[str,
     """
     classes, words = bank.vocabulary.classes, bank.vocabulary.words
     at = [q for q, k in enumerate(bank.vocabulary.word_to_class) if not classes[k].is_background]
-    rows, owners = bank.unit.detach()[at, 0], bank.word_to_class[at]
+    rows, owners = F.normalize(bank.unit.detach()[at].mean(dim=1), dim=-1), bank.word_to_class[at]
     found: list[tuple[str, str, float]] = []
     for start in range(0, len(at), 1024):  # bounded memory for any Q
         cosine = rows[start : start + 1024] @ rows[start:].T

@@ -13,12 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ovseg.vocab.bank_header import BANK_SUFFIX, read_header
 from ovseg.vocab.colours import class_colours
 from ovseg.vocab.parsing import Entry, check_characters, quoted, read_entries, read_file, read_strings
 from ovseg.vocab.shipped import read_list
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ovseg.vocab.bank_file import SavedBank
 
 __all__ = ["Vocabulary", "VocabularyClass", "VocabularySource"]
 
@@ -99,6 +102,8 @@ class Vocabulary:
                 * the name of a shipped list: a data set ("ade150"), or a data set and the method whose words
                   they are ("ade150.sclip"). Where two classes of such a list share a name, the later one is
                   shown as "name (2)".
+                * the path of a ``.safetensors`` file: a text bank (``ovseg.vocab.bank_file``), of which the
+                  classes are taken; or such a bank.
                 * what :meth:`to_dict` returns, or a Vocabulary, returned as it is.
 
         Raises:
@@ -108,13 +113,15 @@ class Vocabulary:
         Warns:
             UserWarning: A word serves two classes (not for shipped lists).
         """
-        if isinstance(source, Vocabulary):
-            return source
+        if isinstance(own := getattr(source, "vocabulary", source), Vocabulary):
+            return own
         if isinstance(source, Mapping):
             return _warned(Vocabulary.from_dict(source))
         if not isinstance(source, (str, os.PathLike)):
-            return _warned(_build(read_strings(source)))
+            return _warned(_build(read_strings(source)))  # type: ignore[arg-type]
         path = Path(source)
+        if path.suffix == BANK_SUFFIX:
+            return Vocabulary.from_dict(read_header(path)["vocabulary"])
         if (
             isinstance(source, os.PathLike)
             or path.suffix.lower() in {".txt", ".json"}
@@ -184,7 +191,9 @@ class Vocabulary:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
 
 
-VocabularySource: TypeAlias = Vocabulary | str | os.PathLike[str] | Mapping[str, Any] | Iterable[str]
+VocabularySource: TypeAlias = (
+    "Vocabulary | SavedBank | str | os.PathLike[str] | Mapping[str, Any] | Iterable[str]"
+)
 
 
 def _build(entries: Sequence[Entry], name: str = "") -> Vocabulary:

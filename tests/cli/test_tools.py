@@ -12,7 +12,6 @@ from PIL import Image
 import ovseg
 from ovseg.cli import doctor
 from ovseg.cli.main import main
-from ovseg.vocab.bank_file import load_bank
 
 SCENES = Path(ovseg.__file__).parent / "assets" / "demo"
 
@@ -80,36 +79,6 @@ def test_vocab_check_finds_words_that_are_the_same(capsys):
     cosine, *rest = line.split("\t")
     assert float(cosine) > 0.9999 and rest == ["cow", "COW", "cow", "beast"]
     assert main(["vocab", "check", "cow", "house", "--threshold", "0.9999"]) == 0
-
-
-def test_vocab_build_is_what_a_model_computes(tmp_path, capsys):
-    import torch
-
-    path = tmp_path / "bank.safetensors"
-    assert main(["vocab", "build", "cow", "plant: tree | flower", "--out", str(path)]) == 0
-    assert capsys.readouterr().out.split() == [str(path)]
-    bank, tower = load_bank(path)
-    assert tower == "vit_tiny.emoji" and bank.vocabulary.words == ("cow", "tree", "flower")
-    predictor = ovseg.load("maskclip_vit_tiny.emoji")
-    predictor.set_vocabulary(bank.vocabulary, templates="imagenet80")
-    own = predictor._planner.bank(bank.vocabulary)
-    torch.testing.assert_close(bank.matrix, own.matrix)
-    assert bank.word_to_class.tolist() == [0, 1, 1]
-
-
-@pytest.mark.parametrize("damage", ["text", "half", "other"])
-def test_a_file_that_is_no_bank(tmp_path, damage):
-    import torch
-    from safetensors.torch import save_file
-
-    path = tmp_path / "bank.safetensors"
-    if damage == "other":
-        save_file({"a": torch.zeros(3)}, path)
-    else:
-        main(["vocab", "build", "cow", "--out", str(path)])
-        path.write_bytes(b"text" if damage == "text" else path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"text bank|damaged"):
-        load_bank(path)
 
 
 def test_doctor(capsys):
