@@ -25,6 +25,7 @@ from ovseg.datasets.emoji.randomness import random_state
 from ovseg.dense.attention import identity
 from ovseg.dense.readout import Readout
 from ovseg.towers.clip import CLIP
+from ovseg.towers.clip_vit import VisionTransformer
 
 __all__ = ["READOUTS", "EmojiEvaluation", "evaluate_tower"]
 
@@ -32,7 +33,9 @@ READOUTS: Mapping[str, Any] = {
     "value": Readout(attention=identity, residual="none", mlp=False),
     "maskclip": Readout(attention=identity, residual="own", mlp=True),
 }
-"""The bare value path of the last block, and MaskCLIP's reading of it."""
+"""Of ViTs: the bare value path of the last block, and MaskCLIP's reading of it."""
+
+_RESNET_READOUTS: Mapping[str, Any] = {"value": "value"}  # of the attention pool: MaskCLIP's too
 
 _PROMPTS = ("{}", "a {}", "a photo of a {}.", "a drawing of a {}.", "a photo of the {}.")
 _PLAIN = 12  # texture that single drawings are shown on
@@ -51,7 +54,7 @@ class EmojiEvaluation:
         scene_size: Pixels of the scenes.
         scenes: Their number.
         readouts: How dense features are read, by name, as the tower's ``forward_dense`` takes it; by
-            default ``READOUTS``, for ViTs.
+            default ``READOUTS`` for ViTs, and the value path of the pool for ResNets.
     """
 
     split: Split
@@ -85,7 +88,8 @@ def evaluate_tower(
     """
     table = drawings.table
     words = table.select(*what.groups)
-    readouts = what.readouts or READOUTS
+    vit = isinstance(clip.visual, VisionTransformer)
+    readouts = what.readouts or (READOUTS if vit else _RESNET_READOUTS)
     names = _text_rows(clip, tokenizer, [table.words[i].name for i in words])
     textures = _text_rows(clip, tokenizer, table.textures)
     figures = _singles(clip, normalise, drawings, what, words, names, readouts)

@@ -8,10 +8,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["RegionTargets", "caption_loss", "name_loss", "patch_loss", "region_loss"]
+__all__ = ["LossWeights", "RegionTargets", "caption_loss", "name_loss", "patch_loss", "region_loss"]
 
 _TEXTURE_WEIGHT = 0.3  # textures are 13 of the rows, but a third of the regions and most of the pixels
 _MAX_PATCHES = 1500
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses; 0 leaves one out.
+
+    Attributes:
+        caption: Scenes against captions, as in CLIP.
+        name: Single drawings against all names.
+        region: Dense features averaged in exact masks against all names.
+        patch: Single patches against all names.
+        maskclip: For ViTs: share of ``region`` and ``patch`` that reads the last block as MaskCLIP does
+            (value path, then residual and MLP); the rest reads the bare value path.
+    """
+
+    caption: float = 1.0
+    name: float = 1.0
+    region: float = 1.0
+    patch: float = 0.5
+    maskclip: float = 0.6
+
+    @property
+    def dense(self) -> bool:
+        """Whether masks are used at all."""
+        return self.region > 0 or self.patch > 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,13 +15,16 @@ from torch.optim import AdamW, Optimizer
 
 __all__ = ["MuonAdamW", "MuonAdamWConstructor", "StableDecayLR"]
 
+_BLOCKS = re.compile(r"resblocks|visual\.layer\d|vit\.blocks")
+
 
 class MuonAdamW(Optimizer):
     """Two optimisers that step together and share one list of parameter groups.
 
     Args:
-        matrices: Parameters for Muon (Jordan et al., 2024): 2-D weights inside the network. Updates are
-            scaled to the size of AdamW's, so that one learning rate serves both.
+        matrices: Parameters for Muon (Jordan et al., 2024): weights inside the network. Updates are scaled to
+            the size of AdamW's, so that one learning rate serves both. Convolutions count as matrices from
+            what their windows hold to their channels.
         others: Groups for AdamW.
         lr: Learning rate.
         weight_decay: Of the matrices; AdamW's groups carry their own.
@@ -33,9 +38,11 @@ class MuonAdamW(Optimizer):
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise ImportError("training a tower needs torch >= 2.9: pip install -U torch")
-        muon = torch.optim.Muon(
-            matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        )
+        self.matrices = matrices
+        with _flattened(matrices):
+            muon = torch.optim.Muon(
+                matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+            )
         adamw = AdamW(others, lr=lr, betas=(0.9, 0.98))
         self.parts: tuple[Optimizer, ...] = (muon, adamw)
         super().__init__([*muon.param_groups, *adamw.param_groups], dict(lr=lr))
@@ -46,8 +53,9 @@ class MuonAdamW(Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        for part in self.parts:
-            part.step()
+        with _flattened(self.matrices):
+            for part in self.parts:
+                part.step()
 
     def state_dict(self) -> dict[str, Any]:
         """The parts' states."""
@@ -59,11 +67,30 @@ class MuonAdamW(Optimizer):
         self._share_groups()
 
 
+@contextmanager
+def _flattened(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Parameters (O, ...) and their gradients are matrices (O, N) inside: torch's Muon takes no others."""
+    shapes = [parameter.shape for parameter in parameters]
+
+    def reshape(to: Callable[[torch.Size], Sequence[int]]) -> None:
+        for parameter, shape in zip(parameters, shapes):
+            grad, parameter.grad = parameter.grad, None
+            parameter.data = parameter.data.view(*to(shape))
+            if grad is not None:
+                parameter.grad = grad.reshape(parameter.shape)
+
+    reshape(lambda shape: (shape[0], -1))
+    try:
+        yield
+    finally:
+        reshape(lambda shape: shape)
+
+
 class MuonAdamWConstructor:
     """Builds the optimiser wrapper of a CLIP in training.
 
-    Muon takes the matrices of the transformer blocks; AdamW takes the rest, without weight decay on
-    embeddings, norms, biases and the temperature.
+    Muon takes the matrices of the transformer blocks or of the ResNet's stages; AdamW takes the rest, without
+    weight decay on embeddings, norms, biases and the temperature.
 
     Args:
         optim_wrapper_cfg: ``optimizer=dict(lr=..., weight_decay=...)`` and arguments of ``OptimWrapper``.
@@ -80,10 +107,12 @@ class MuonAdamWConstructor:
         decayed: list[nn.Parameter] = []
         plain: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             if parameter.ndim < 2 or "embedding" in name:
                 plain.append(parameter)
             else:
-                (matrices if "resblocks" in name else decayed).append(parameter)
+                (matrices if _BLOCKS.search(name) else decayed).append(parameter)
         decay = settings["weight_decay"]
         others = [
             {"params": decayed, "weight_decay": decay},

@@ -30,6 +30,7 @@ MODEL = {
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
 GROUPS = ["base", "novel"]
+RESNET = {**MODEL, "vision_cfg": {"image_size": 96, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}}
 CONFIG = Path(__file__).parents[2] / "configs" / "emoji" / "clip_vit_tiny.py"
 
 
@@ -38,9 +39,9 @@ def batches() -> EmojiBatches:
     return EmojiBatches([Stage(100, ((64, 8, 1.0),))], drawings=fake_drawings())
 
 
-def pretrainer(**changes) -> CLIPPretrainer:
+def pretrainer(model=MODEL, **changes) -> CLIPPretrainer:
     torch.manual_seed(0)
-    return CLIPPretrainer(MODEL, GROUPS, [0.5] * 3, [0.25] * 3, **{"autocast": False, **changes})
+    return CLIPPretrainer(model, GROUPS, [0.5] * 3, [0.25] * 3, **{"autocast": False, **changes})
 
 
 def tensors(batch):
@@ -74,17 +75,29 @@ def test_the_pass_in_training_is_the_towers_own_forward(batches):
     model = pretrainer(interpolate=1.0).eval()
     image = model.normalise(torch.from_numpy(batches[0]["image"]))
     with torch.no_grad():
-        overall, (maskclip, value) = model._encode_image(image, None, torch.Generator().manual_seed(0))
+        overall, (maskclip, value) = model.reader.read(image, None, torch.Generator().manual_seed(0))
         assert torch.allclose(overall, model.clip.encode_image(image), atol=1e-5)
         for dense, name in ((maskclip, "maskclip"), (value, "value")):
             expected = model.visual.forward_dense(image, READOUTS[name]).patches.flatten(2).transpose(1, 2)
             assert torch.allclose(dense, expected, atol=1e-5)
 
 
+def test_a_resnet_is_read_as_maskclip_reads_it(batches):
+    model = pretrainer(RESNET).eval()
+    image = model.normalise(torch.from_numpy(batches[0]["image"]))
+    with torch.no_grad():
+        overall, (value,) = model.reader.read(image, None, torch.Generator())
+        assert torch.allclose(overall, model.clip.encode_image(image), atol=1e-5)
+        expected = model.visual.forward_dense(image).patches.flatten(2).transpose(1, 2)
+        assert torch.allclose(value, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="settings of ViTs"):
+        pretrainer(RESNET, dropout={"keep": 0.5})
+
+
 def test_positions_are_a_window_of_the_table():
     model = pretrainer(interpolate=0.0)
     table = model.visual.positional_embedding
-    found = model._positions((4, 5), torch.Generator().manual_seed(3))
+    found = model.reader.positions((4, 5), torch.Generator().manual_seed(3))
     grid = table[1:].unflatten(0, (12, 12))
     windows = [grid[i : i + 4, j : j + 5].flatten(0, 1) for i in range(9) for j in range(8)]
     assert sum(torch.equal(found[1:], window) for window in windows) == 1
@@ -95,12 +108,12 @@ def test_dropped_patches_are_texture(batches):
     model = pretrainer(dropout={"keep": 0.5, "until": 10})
     batch = tensors(batches[1])
     targets = RegionTargets.from_instances(batch["instances"], batch["labels"], 8)
-    kept = model._kept_patches(targets, 1, torch.Generator().manual_seed(0))
+    kept = model.reader.kept(targets, 1, torch.Generator().manual_seed(0))
     assert kept.shape == (8, 32)
     for share, keep in zip(targets.shares, kept):
         showing = (share[:, 0] < 0.85).nonzero()[:, 0].tolist()
         assert len(showing) > 32 or set(showing) <= set(keep.tolist())
-    assert model._kept_patches(targets, 10, torch.Generator()) is None
+    assert model.reader.kept(targets, 10, torch.Generator()) is None
 
 
 def test_shares_are_areas():
@@ -197,20 +210,37 @@ def test_muon_takes_the_matrices_of_blocks_and_decay_spares_embeddings():
     assert optimizer.param_groups[2]["weight_decay"] == 0
 
 
-def test_optimizer_state_survives_saving(batches):
+def test_muon_takes_convolutions_of_stages_as_matrices(batches):
+    model = pretrainer(RESNET)
+    wrapper = wrapper_of(model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    taken = {names[id(p)] for p in wrapper.optimizer.param_groups[0]["params"]}
+    assert "clip.visual.layer3.0.conv2.weight" in taken
+    assert not {"clip.visual.conv1.weight", "clip.visual.attnpool.v_proj.weight"} & taken
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    kernel = model.visual.layer3[0].conv2.weight
+    before = kernel.detach().clone()
+    wrapper.update_params(sum(model(**tensors(batches[0])).values()))
+    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
+    change = torch.linalg.svdvals((kernel.detach() - before).flatten(1))
+    assert change[0] > 0 and change[-1] > 0.3 * change[0]  # as good as orthogonal
+
+
+@pytest.mark.parametrize("architecture", [MODEL, RESNET], ids=["vit", "resnet"])
+def test_optimizer_state_survives_saving(batches, architecture):
     batch = tensors(batches[0])
 
     def steps(model, wrapper, number):
         for _ in range(number):
             wrapper.update_params(sum(model(**batch).values()))
 
-    straight = pretrainer()
+    straight = pretrainer(architecture)
     wrapper = wrapper_of(straight)
     steps(straight, wrapper, 4)
-    first = pretrainer()
+    first = pretrainer(architecture)
     wrapper = wrapper_of(first)
     steps(first, wrapper, 2)
-    second = pretrainer()
+    second = pretrainer(architecture)
     second.load_state_dict(first.state_dict())
     resumed = wrapper_of(second)
     resumed.load_state_dict(wrapper.state_dict())
@@ -221,17 +251,18 @@ def test_optimizer_state_survives_saving(batches):
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-def test_a_few_steps_reduce_every_loss(batches):
-    model = pretrainer()
+@pytest.mark.parametrize(
+    ("architecture", "paths"), [(MODEL, ("maskclip", "value")), (RESNET, ("value",))], ids=["vit", "resnet"]
+)
+def test_a_few_steps_reduce_every_loss(batches, architecture, paths):
+    model = pretrainer(architecture)
     wrapper, batch = wrapper_of(model), tensors(batches[0])
     before = model(**batch)
     for _ in range(12):
         wrapper.update_params(sum(model(**batch).values()))
     after = model(**batch)
-    assert set(after) == {
-        "loss_caption", "loss_name", "loss_region_maskclip", "loss_region_value", "loss_patch_maskclip",
-        "loss_patch_value",
-    }  # fmt: skip
+    dense = {f"loss_{what}_{path}" for what in ("region", "patch") for path in paths}
+    assert set(after) == {"loss_caption", "loss_name", *dense}
     assert all(after[key] < before[key] for key in before)
 
 
@@ -244,12 +275,16 @@ def test_pairs_alone_use_no_mask(batches):
     assert all(torch.equal(losses[key], other[key]) for key in losses)
 
 
-def test_both_configs_describe_a_model():
-    for name, dense in (("clip_vit_tiny", True), ("clip_vit_tiny_pairs", False)):
+def test_configs_describe_models():
+    for name, paths, stride in (
+        ("clip_vit_tiny", ["maskclip", "value"], 8),
+        ("clip_vit_tiny_pairs", [], 8),
+        ("clip_rn_tiny", ["value"], 32),
+    ):
         cfg = Config.fromfile(str(CONFIG.with_name(f"{name}.py"))).to_dict()["model"]
         model = CLIPPretrainer(**{key: value for key, value in cfg.items() if key != "type"})
-        assert model.weights.dense is dense
-        assert model.visual.config.grid == (28, 28)
+        assert list(model.reader.paths) == paths
+        assert model.visual.stride == stride
 
 
 def test_sampler_goes_on_where_a_resume_left_off():
