@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg.cli.console import progress, say
+from ovseg.cli.eval_boxes import add_box_options, run_boxes
 from ovseg.cli.openmmlab import import_openmmlab
 from ovseg.cli.options import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
+    from ovseg.evaluation.box_sets import BoxSet
     from ovseg.evaluation.sets import EvaluationSet
     from ovseg.inference.predictor import Predictor
 
@@ -25,6 +27,8 @@ _EXAMPLES = """examples:
   ovseg eval clip_vit_b16.openai --data my_street_scenes/            (images/, masks/, classes.txt)
   ovseg eval mine.safetensors --data ade150                          (a release file)
   ovseg eval configs/probes/linear_camvid.py --checkpoint work_dirs/linear_camvid/best.pth
+  ovseg eval maskclip_vit_tiny.emoji --data emoji_boxes --proposals segments        (AP50)
+  ovseg eval region_clip_rn50.openai --data ov_coco --data-root /data/coco          (true boxes: top-1, AP50)
   ovseg eval --suite emoji
 An evaluation that was stopped goes on when the same command is given again.
 """
@@ -58,7 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--data",
         default="emoji",
         metavar="NAME|DIR",
-        help="emoji, camvid, voc21, ade150, ... (default: emoji)",
+        help="emoji, camvid, voc21, ade150, ... (default: emoji); with boxes: emoji_boxes, ov_coco, ov_lvis",
     )
     parser.add_argument(
         "--data-root", type=Path, default=_DATA_ROOT, metavar="DIR", help="where it lies (default: data)"
@@ -82,6 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         default="none",
         help="pytorch: share the images under torchrun",
     )
+    add_box_options(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -105,12 +110,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--against goes with --suite")
     if args.checkpoint or (args.model or "").endswith(".py"):
         return _run_config(args)
+    from ovseg.evaluation.box_sets import BoxSet
     from ovseg.evaluation.evaluate import evaluate
     from ovseg.evaluation.loop import launch
     from ovseg.evaluation.report import report, write_report
 
     reports = launch(args.launcher)
     predictor, data, paper = _open(args)
+    if isinstance(data, BoxSet):
+        return run_boxes(args, predictor, data, reports)
     folder = args.out or Path("ovseg_eval") / predictor.name / f"{data.name}.{predictor.protocol.name}"
     start = time.perf_counter()
     count = min(len(data), args.limit or len(data))
@@ -135,9 +143,10 @@ def _line(summary: dict[str, Any]) -> str:
     return f"{', '.join(parts)} ({summary['images']} images)"
 
 
-def _open(args: argparse.Namespace) -> tuple[Predictor, EvaluationSet, float | None]:
+def _open(args: argparse.Namespace) -> tuple[Predictor, EvaluationSet | BoxSet, float | None]:
     """The predictor, the data with the protocol's words, and the published figure."""
     import ovseg
+    from ovseg.evaluation.box_sets import BOX_SETS, is_box_set, open_box_set
     from ovseg.evaluation.protocols import choose_protocol, published
     from ovseg.evaluation.sets import open_set
     from ovseg.methods.registry import zoo_row
@@ -155,7 +164,10 @@ def _open(args: argparse.Namespace) -> tuple[Predictor, EvaluationSet, float | N
         protocol = choose_protocol(row.method, row.protocol, args.data, args.protocol)
     words = args.vocab or (protocol.words if args.data in protocol.name else None)
     vocabulary = Vocabulary.of(words) if words else None
-    data = open_set(args.data, args.data_root, args.split, vocabulary, args.novel)
+    if args.proposals and not is_box_set(args.data):
+        raise ValueError(f"--proposals goes with data that has boxes: {', '.join(BOX_SETS)}, or a .json file")
+    opened = open_box_set if is_box_set(args.data) else open_set
+    data = opened(args.data, args.data_root, args.split, vocabulary, args.novel)
     say(f"loading {name}; {len(data)} images, protocol {protocol.name}")
     predictor = ovseg.load(name, protocol=protocol, device=args.device, batch_size=args.batch_size)
     return predictor, data, published(row, args.data, protocol, args.vocab) if row else None

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch.distributed as dist
 from numpy.typing import NDArray
 
 from ovseg.evaluation.calibration import Calibration
+from ovseg.evaluation.loop import Loop, spread
 from ovseg.evaluation.miou import ClassAreas
-from ovseg.evaluation.records import ImageRecord, RecordFile, read_records
+from ovseg.evaluation.records import ImageRecord
 from ovseg.evaluation.sets import EvaluationSet
 from ovseg.inference.steps import Softmax
 from ovseg.vocab.cache import weights_hash
@@ -24,7 +22,7 @@ from ovseg.vocab.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from ovseg.inference.predictor import Predictor
 
-__all__ = ["Evaluation", "evaluate", "launch"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -92,64 +90,13 @@ def evaluate(
         ValueError: ``folder`` holds the evaluation of something else.
     """
     settings = _settings(predictor, data, limit, present_only)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    indices = _spread(len(data), limit)
-    done = {} if folder is None else read_records(folder, settings, len(data.classes))
-    if dist.is_initialized():
-        dist.barrier()  # all have read before one writes
-    share = indices[rank::world]
-    mine = [done[i] for i in share if i in done]
-    keep = nullcontext() if folder is None else RecordFile(folder / f"records.{rank}.jsonl", settings)
-    with keep as file:
-        for index in (i for i in share if i not in done):
-            record = _record(predictor, data, index, present_only)
-            mine.append(record)
-            if file is not None:
-                file.add(record)
-            if progress is not None:
-                progress()
-    records = _gathered(mine)
-    if records is None:
-        return None
-    return Evaluation.of(settings, sorted(records, key=lambda r: r.index), len(data.classes))
-
-
-def launch(launcher: str) -> bool:
-    """Joins the process group that ``torchrun`` made, over gloo.
-
-    Args:
-        launcher: "none" or "pytorch".
-
-    Returns:
-        Whether this is the process that reports.
-
-    Raises:
-        ValueError: ``pytorch`` without ``torchrun``.
-    """
-    if launcher == "none":
-        return True
-    if "RANK" not in os.environ:
-        raise ValueError(
-            "--launcher pytorch needs torchrun, as in "
-            "`torchrun --nproc-per-node 2 -m ovseg eval MODEL --data emoji --launcher pytorch`"
-        )
-    dist.init_process_group("gloo")
-    return dist.get_rank() == 0
-
-
-def _gathered(mine: list[ImageRecord]) -> list[ImageRecord] | None:
-    """The records of all processes, in the first; None in the others."""
-    if not dist.is_initialized():
-        return mine
-    everyone: list[list[ImageRecord]] | None = [[]] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(mine, everyone)
-    return None if everyone is None else [record for part in everyone for record in part]
-
-
-def _spread(count: int, limit: int | None) -> list[int]:
-    if limit is None or limit >= count:
-        return list(range(count))
-    return [i * count // limit for i in range(limit)]
+    loop = Loop(
+        settings,
+        lambda index: _record(predictor, data, index, present_only),
+        lambda stored: ImageRecord.from_dict(stored, len(data.classes)),
+    )
+    records = loop.run(spread(len(data), limit), folder, progress)
+    return None if records is None else Evaluation.of(settings, records, len(data.classes))
 
 
 def _record(predictor: Predictor, data: EvaluationSet, index: int, present_only: bool) -> ImageRecord:

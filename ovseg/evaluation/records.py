@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,22 @@ from ovseg._files import atomic_path
 from ovseg.evaluation.calibration import Calibration
 from ovseg.evaluation.miou import ClassAreas, boundary_areas
 
-__all__ = ["ImageRecord", "RecordFile", "read_records"]
+__all__ = ["ImageRecord", "Record", "RecordFile", "read_records"]
+
+
+class Record(Protocol):
+    """What is known about one image: data for JSON, its index, and why it was left out if it was."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,7 @@ class RecordFile:
             temporary.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
-    def add(self, record: ImageRecord) -> None:
+    def add(self, record: Record) -> None:
         """Writes one record; it is on disk when this returns, as far as the process is concerned."""
         self._file.write(json.dumps(record.to_dict()) + "\n")
         self._file.flush()
@@ -136,18 +151,20 @@ class RecordFile:
         self._file.close()
 
 
-def read_records(folder: Path, settings: Mapping[str, Any], num_classes: int) -> dict[int, ImageRecord]:
+def read_records(
+    folder: Path, settings: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], R]
+) -> dict[int, R]:
     """The images that earlier runs have done, by index. Images that failed are not among them.
 
     Args:
         folder: With ``records.*.jsonl``.
         settings: Those of the run that wants to go on.
-        num_classes: K.
+        parse: From the data of ``to_dict`` to the record.
 
     Raises:
         ValueError: The folder holds the evaluation of something else; the message says what differs.
     """
-    found: dict[int, ImageRecord] = {}
+    found: dict[int, R] = {}
     for path in sorted(folder.glob("records.*.jsonl")):
         head, *lines = _lines(path) or ["{}"]
         stored = json.loads(head).get("settings", {})
@@ -158,7 +175,7 @@ def read_records(folder: Path, settings: Mapping[str, Any], num_classes: int) ->
                 f"{folder} holds another evaluation ({key} was {stored.get(key)!r}, is {plain.get(key)!r}); "
                 "choose another folder with --out, or delete it"
             )
-        for record in (ImageRecord.from_dict(json.loads(line), num_classes) for line in lines):
+        for record in (parse(json.loads(line)) for line in lines):
             if record.error is None:
                 found[record.index] = record
     return found

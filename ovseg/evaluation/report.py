@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from ovseg.evaluation.memory import peak_memory
 from ovseg.evaluation.miou import ClassAreas, harmonic_mean
 from ovseg.evaluation.sets import EvaluationSet
 
-__all__ = ["image_mean", "percent", "report", "to_markdown", "write_report"]
+__all__ = [
+    "cell", "image_mean", "percent", "report", "tail", "to_markdown", "versions", "write_report",
+]  # fmt: skip
 
 _PACKAGES = (
-    "torch", "torchvision", "open_clip_torch", "numpy", "opencv-python", "onedl-mmengine", "onedl-mmcv",
-    "onedl-mmsegmentation",
+    "torch", "torchvision", "open_clip_torch", "numpy", "opencv-python", "pycocotools", "onedl-mmengine",
+    "onedl-mmcv", "onedl-mmsegmentation",
 )  # fmt: skip
 
 
@@ -58,7 +60,7 @@ def report(
         "seconds": None if seconds is None else round(seconds, 1),
         "peak_memory_mb": peak_memory(),
         "settings": dict(evaluation.settings),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -92,7 +94,8 @@ def percent(share: float) -> float | None:
     return None if math.isnan(share) else round(100 * float(share), 3)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package, Python, the platform, and what figures may depend on."""
     found = {"ovseg": ovseg.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in _PACKAGES:
         try:
@@ -111,34 +114,56 @@ def to_markdown(data: Mapping[str, Any]) -> str:
             ("calibration error", "calibration_error"), ("mIoU, mean over images", "image_miou"),
             ("half of its 95 % interval", "image_miou_interval")]  # fmt: skip
     lines = [title, "", "| figure | % |", "|---|---|"]
-    lines += [f"| {label} | {_cell(data[key])} |" for label, key in rows if data[key] is not None]
-    lines += [f"| mIoU, {name.replace('_', ' ')} | {_cell(v)} |" for name, v in data["groups"].items()]
-    lines += ["", f"{data['images']} images; {_cell(data['seconds_per_image'])} s per image; "
+    lines += [f"| {label} | {cell(data[key])} |" for label, key in rows if data[key] is not None]
+    lines += [f"| mIoU, {name.replace('_', ' ')} | {cell(v)} |" for name, v in data["groups"].items()]
+    lines += ["", f"{data['images']} images; {cell(data['seconds_per_image'])} s per image; "
               f"{data['peak_memory_mb']:.0f} MB at most."]  # fmt: skip
-    if data["left_out"]:
-        lines += ["", f"**{len(data['left_out'])} images left out:**", ""]
-        lines += [f"- {item['name']}: {item['reason']}" for item in data["left_out"]]
-    lines += ["", "| class | IoU | accuracy | pixels |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['name']} | {_cell(row['iou'])} | {_cell(row['accuracy'])} | {row['pixels']} |"
-        for row in data["classes"]
-    ]
-    lines += ["", "## Settings", "", *(f"- {key}: {value}" for key, value in settings.items())]
-    lines += ["", *(f"- {key} {value}" for key, value in data["versions"].items())]
+    lines += tail(data, "| class | IoU | accuracy | pixels |", _class_line)
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: float | None) -> str:
+def _class_line(row: Mapping[str, Any]) -> str:
+    return f"| {row['name']} | {cell(row['iou'])} | {cell(row['accuracy'])} | {row['pixels']} |"
+
+
+def tail(data: Mapping[str, Any], head: str, class_line: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+    """How every report ends: images left out, classes, settings, versions.
+
+    Args:
+        data: With ``left_out``, ``classes``, ``settings`` and ``versions``.
+        head: Of the table of classes.
+        class_line: Its rows.
+    """
+    if data["left_out"]:
+        yield from ("", f"**{len(data['left_out'])} images left out:**", "")
+        yield from (f"- {item['name']}: {item['reason']}" for item in data["left_out"])
+    yield from ("", head, "|---" * (head.count("|") - 1) + "|")
+    yield from (class_line(row) for row in data["classes"])
+    yield from ("", "## Settings", "", *(f"- {key}: {value}" for key, value in data["settings"].items()))
+    yield from ("", *(f"- {key} {value}" for key, value in data["versions"].items()))
+
+
+def cell(value: float | None) -> str:
+    """A number in a table; a dash for None."""
     return "–" if value is None else f"{value:.2f}"
 
 
-def write_report(folder: Path, data: Mapping[str, Any]) -> list[Path]:
+def write_report(
+    folder: Path,
+    data: Mapping[str, Any],
+    markdown: Callable[[Mapping[str, Any]], str] = to_markdown,
+) -> list[Path]:
     """Writes ``report.json`` and ``report.md``; returns their paths.
+
+    Args:
+        folder: Where to.
+        data: The report.
+        markdown: The same for people.
 
     Raises:
         WriteError: The folder cannot be written.
     """
-    texts = {"report.json": json.dumps(data, indent=1) + "\n", "report.md": to_markdown(data)}
+    texts = {"report.json": json.dumps(data, indent=1) + "\n", "report.md": markdown(data)}
     for name, text in texts.items():
         with atomic_path(folder / name) as path:
             path.write_text(text, encoding="utf-8")

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 import ovseg
-from ovseg.evaluation.evaluate import evaluate, launch
+from ovseg.evaluation.evaluate import evaluate
+from ovseg.evaluation.loop import launch
 from ovseg.evaluation.report import report, write_report
 from ovseg.evaluation.sets import open_set
 from ovseg.inference.protocol import Protocol, Resize

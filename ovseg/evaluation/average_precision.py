@@ -1,0 +1,145 @@
+"""Average precision of boxes, class by class, as COCO's and LVIS's own tools count it.
+
+pycocotools does the matching. mmdet's ``OVCocoMetric`` gives the same figures, but knows two groups of
+classes only, rounds, and returns nothing where nothing was detected. The rules of LVIS (images are searched
+for some classes only; 300 detections an image among all classes) stand here, as the ``lvis`` package does not
+run with numpy 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovseg.evaluation.ground_truth import GroundTruth
+
+__all__ = ["ClassPrecision", "average_precision"]
+
+_Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ClassPrecision:
+    """Average precision of K classes; NaN for a class without a true box.
+
+    Attributes:
+        ap: (K,) mean over IoU 0.5, 0.55, ..., 0.95.
+        ap50: (K,) at IoU 0.5.
+    """
+
+    ap: NDArray[np.float64]
+    ap50: NDArray[np.float64]
+
+    def mean(self, classes: Sequence[int] | None = None) -> dict[str, float]:
+        """``ap`` and ``ap50``, averaged over those of some classes that have true boxes; NaN if none has."""
+        chosen = slice(None) if classes is None else list(classes)
+        out = {}
+        for name, values in (("ap", self.ap[chosen]), ("ap50", self.ap50[chosen])):
+            there = values[~np.isnan(values)]
+            out[name] = float(there.mean()) if len(there) else float("nan")
+        return out
+
+
+def average_precision(
+    truths: Sequence[GroundTruth],
+    boxes: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    classes: int,
+    limit: int = 100,
+) -> ClassPrecision:
+    """Average precision of each class.
+
+    Args:
+        truths: Of the images that were searched.
+        boxes: Of each image, (M, 4) XYXY in pixels.
+        scores: Of each image, (M,).
+        labels: Of each image, (M,).
+        classes: K.
+        limit: Most detections that count, the best of an image: of each class in COCO, of all in LVIS.
+    """
+    by_class: list[dict[int, _ImageOfClass]] = [{} for _ in range(classes)]
+    for index, truth in enumerate(truths):
+        _add_truth(by_class, index, truth)
+        order = np.argsort(-scores[index], kind="stable")[: None if truth.federated is None else limit]
+        found = (boxes[index][order].tolist(), scores[index][order].tolist(), labels[index][order].tolist())
+        for box, score, label in zip(*found):
+            if truth.federated is None or label in truth.federated.searched:
+                _image_of(by_class[label], index, truth, label).found.append((box, score))
+    rows = [_one_class(images.values(), limit) for images in by_class]
+    return ClassPrecision(np.array([ap for ap, _ in rows]), np.array([ap50 for _, ap50 in rows]))
+
+
+@dataclass
+class _ImageOfClass:
+    """What one image has of one class."""
+
+    index: int
+    true: list[_Box]
+    crowds: list[_Box]
+    found: list[tuple[_Box, float]]
+    partial: bool
+
+
+def _image_of(images: dict[int, _ImageOfClass], index: int, truth: GroundTruth, label: int) -> _ImageOfClass:
+    if index not in images:
+        partial = truth.federated is not None and label in truth.federated.partial
+        images[index] = _ImageOfClass(index, [], [], [], partial)
+    return images[index]
+
+
+def _add_truth(by_class: list[dict[int, _ImageOfClass]], index: int, truth: GroundTruth) -> None:
+    for box, label in zip(truth.boxes.tolist(), truth.labels.tolist()):
+        _image_of(by_class[label], index, truth, label).true.append(box)
+    for box, label in zip(truth.crowds.tolist(), truth.crowd_labels.tolist()):
+        _image_of(by_class[label], index, truth, label).crowds.append(box)
+
+
+def _one_class(images: Iterable[_ImageOfClass], limit: int) -> tuple[float, float]:
+    """AP and AP50 of a class, from the images that show it or in which it was found."""
+    from pycocotools.cocoeval import COCOeval
+
+    images = list(images)
+    if not any(image.true for image in images):
+        return float("nan"), float("nan")
+    true = [_entry(image.index, box) for image in images for box in image.true]
+    true += [_entry(image.index, box, iscrowd=1) for image in images for box in image.crowds]
+    found = [_entry(image.index, box, score=score) for image in images for box, score in image.found]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_table(images, true), _table(images, found), "bbox")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.params.maxDets = [limit]
+        evaluation.evaluate()
+        partial = {image.index for image in images if image.partial}
+        for item in evaluation.evalImgs:
+            if item is not None and item["image_id"] in partial:
+                item["dtIgnore"] = item["dtIgnore"] | (item["dtMatches"] == 0)
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"]  # (IoU, recall, 1, 1, 1)
+    return float(precision.mean()), float(precision[0].mean())
+
+
+def _entry(image: int, box: _Box, **more: float) -> dict[str, Any]:
+    """An annotation; ids are given by ``_table``."""
+    x1, y1, x2, y2 = box
+    plain = {"image_id": image, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
+    return {**plain, "area": (x2 - x1) * (y2 - y1), **more}
+
+
+def _table(images: Iterable[_ImageOfClass], entries: Sequence[Mapping[str, Any]]) -> Any:
+    from pycocotools.coco import COCO
+
+    made = COCO()
+    made.dataset = {
+        "images": [{"id": image.index} for image in images],
+        "categories": [{"id": 1}],
+        "annotations": [{**entry, "id": number} for number, entry in enumerate(entries, start=1)],
+    }
+    made.createIndex()
+    return made
