@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ovseg.dense.features import DenseFeatures, Tap
 from ovseg.dense.pos_embed import resize_grid
-from ovseg.towers.auxiliary import AuxiliaryInfo
+from ovseg.towers.auxiliary import AuxiliaryInfo, AuxiliaryTower
 from ovseg.towers.checkpoints import check_fits, read_state_dict
 
-__all__ = ["SelfSupervisedViT", "class_attention", "convert_vit", "create_vit", "load_vit"]
+__all__ = ["SelfSupervisedViT", "class_attention", "convert_vit", "create_vit", "load_vit", "read_taps"]
 
 _SITES = ("out", "ln_1", "q", "k", "v", "scores")
 
@@ -69,6 +69,25 @@ class SelfSupervisedViT(nn.Module):
         Raises:
             ValueError: The image is smaller than a patch, or a tap names a block or site that is not there.
         """
+        x, grid, found = self._run(image01, taps, whole=True)
+        x = self.vit.norm(x)
+        patches = x[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
+        return DenseFeatures(patches, x[:, 0], self.stride, "width", found)
+
+    @torch.no_grad()
+    def read_taps(self, image01: Tensor, taps: tuple[Tap, ...]) -> tuple[dict[Tap, Tensor], tuple[int, int]]:
+        """Taps alone, and the grid (h, w): what comes after the last of them is not computed.
+
+        Raises:
+            ValueError: As in ``forward``.
+        """
+        _, grid, found = self._run(image01, taps, whole=False)
+        return found, grid
+
+    def _run(
+        self, image01: Tensor, taps: tuple[Tap, ...], whole: bool
+    ) -> tuple[Tensor, tuple[int, int], dict[Tap, Tensor]]:
+        """Tokens (B, N, D) as far as they are needed, the grid, and what was asked for."""
         image = image01.to(self.mean.dtype)
         height, width = image.shape[-2:]
         grid = height // self.stride, width // self.stride
@@ -78,19 +97,17 @@ class SelfSupervisedViT(nn.Module):
                 "resize it first"
             )
         wanted = self._wanted(taps)
+        last = len(self.vit.blocks) - 1 if whole else max((block for block, _ in wanted), default=-1)
         found: dict[Tap, Tensor] = {}
         x = self._embed((image - self.mean) / self.std)
-        for i, block in enumerate(self.vit.blocks):
+        for i, block in enumerate(self.vit.blocks[: last + 1]):
             sites = {site for at, site in wanted if at == i}
             found.update({(i, site): value for site, value in self._inner(block, x, sites).items()})
-            x = block(x)
+            if whole or i < last or "out" in sites:
+                x = block(x)
             if "out" in sites:
                 found[i, "out"] = x
-        x = self.vit.norm(x)
-        patches = x[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
-        return DenseFeatures(
-            patches, x[:, 0], self.stride, "width", {tap: found[at] for tap, at in zip(taps, wanted)}
-        )
+        return x, grid, {tap: found[at] for tap, at in zip(taps, wanted)}
 
     def _embed(self, image: Tensor) -> Tensor:
         vit = self.vit
@@ -134,6 +151,22 @@ class SelfSupervisedViT(nn.Module):
                     f"{', '.join(_SITES)}"
                 )
         return [(block % depth, site) for block, site in taps]
+
+
+def read_taps(
+    tower: AuxiliaryTower, image01: Tensor, taps: tuple[Tap, ...]
+) -> tuple[Mapping[Tap, Tensor], tuple[int, int]]:
+    """Inner activations of any auxiliary tower and their grid (h, w), with no more work than they need.
+
+    Args:
+        tower: One that stops early, as ``SelfSupervisedViT`` does, or any other.
+        image01: As the tower takes it.
+        taps: As the tower takes them.
+    """
+    if isinstance(tower, SelfSupervisedViT):
+        return tower.read_taps(image01, taps)
+    features = tower(image01, taps)
+    return features.taps, features.grid
 
 
 def class_attention(q: Tensor, k: Tensor, heads: int, prefix: int = 1) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ovseg.towers.auxiliary import AuxiliaryInfo, auxiliary_info, auxiliary_tower
 from ovseg.towers.checkpoints import CheckpointError
-from ovseg.towers.dino import SelfSupervisedViT, class_attention, convert_vit, create_vit, load_vit
+from ovseg.towers.dino import SelfSupervisedViT, class_attention, convert_vit, create_vit, load_vit, read_taps
 
 WIDTH, HEADS, DEPTH = 48, 3, 3
 SMALL = {"embed_dim": WIDTH, "num_heads": HEADS, "depth": DEPTH}
@@ -129,6 +129,25 @@ def test_features_are_the_published_ones(family, size):
     torch.testing.assert_close(dense.taps[0, "q"], inner[0]["q"], **close)
     torch.testing.assert_close(dense.taps[1, "out"], inner[1]["out"], **close)
     torch.testing.assert_close(dense.taps[-1, "scores"].softmax(-1), inner[-1]["attention"], **close)
+
+
+@pytest.mark.parametrize("taps", [((-1, "v"),), ((0, "out"), (1, "k")), ((1, "out"),)])
+def test_taps_alone_are_the_same_and_later_blocks_do_not_run(taps, monkeypatch):
+    ours, image = tower(DINO, published_weights(DINO)), torch.rand(2, 3, 32, 48)
+    expected, ran = ours(image, taps), []
+    for i, block in enumerate(ours.vit.blocks):
+        block.register_forward_hook(lambda *_, i=i: ran.append(i))
+    found, grid = read_taps(ours, image, taps)
+    assert grid == expected.grid == (4, 6) and set(found) == set(taps)
+    for tap in taps:
+        assert torch.equal(found[tap], expected.taps[tap])
+    assert ran == {(-1, "v"): [0, 1], (0, "out"): [0], (1, "out"): [0, 1]}[taps[0]]
+
+
+def test_taps_of_other_towers_come_from_their_forward():
+    ours, image = tower(DINO, published_weights(DINO)), torch.rand(1, 3, 16, 24)
+    found, grid = read_taps(lambda *given: ours(*given), image, ((0, "k"),))
+    assert grid == (2, 3) and torch.equal(found[0, "k"], ours(image, ((0, "k"),)).taps[0, "k"])
 
 
 def test_class_attention_is_the_class_tokens_row():
