@@ -12,6 +12,8 @@ from PIL import Image
 from test_region_clip_detector import ARCH, detector
 
 from ovseg.datasets.open_vocabulary import open_vocabulary_split
+from ovseg.evaluation.average_precision import average_precision
+from ovseg.evaluation.ground_truth import parse_ground_truth, read_annotations
 from ovseg.models.detectors import RegionCLIPSetup
 from ovseg.towers.clip import CLIP, architecture
 from ovseg.towers.table import TowerInfo
@@ -101,6 +103,30 @@ def test_perfect_predictions_and_the_identity_of_all(coco):
     assert mixed["coco/bbox_mAP_50"] == pytest.approx((48 * base + 17 * novel) / 65, abs=5e-4)
     only_base = evaluate(coco, [e["group"] == "base" for e in ENTRIES])
     assert (only_base["coco/base_ap50"], only_base["coco/novel_ap50"]) == pytest.approx((1, 0))
+
+
+def test_our_figures_are_those_of_mmdet(coco):
+    """Random detections, near true boxes and anywhere."""
+    rng, made = np.random.default_rng(2), metric(coco)
+    path = coco / "annotations" / "instances_val2017_all.json"
+    truths = list(parse_ground_truth(read_annotations(path), [e["name"] for e in ENTRIES]))
+    columns, samples = [], []
+    for truth in truths:
+        boxes = np.concatenate([truth.boxes + rng.normal(0, 1.5, (5, 4)) for _ in range(4)])
+        labels = np.where(rng.random(20) < 0.8, np.tile(truth.labels, 4), rng.integers(0, 65, 20))
+        columns.append((boxes, rng.random(20), labels))
+        names = ("bboxes", "scores", "labels")
+        found = {name: torch.from_numpy(column) for name, column in zip(names, columns[-1])}
+        samples.append({"img_id": truth.image_id, "ori_shape": (60, 100), "pred_instances": found})
+    made.process({}, samples)
+    theirs = made.evaluate(len(samples))
+    ours = average_precision(truths, *zip(*columns), classes=65)
+    for group in ("base", "novel"):
+        own = ours.mean([k for k, e in enumerate(ENTRIES) if e["group"] == group])
+        assert own["ap50"] == pytest.approx(theirs[f"coco/{group}_ap50"], abs=1e-9)
+        assert own["ap"] == pytest.approx(theirs[f"coco/{group}_ap"], abs=1e-9)
+        assert 0.05 < own["ap"] < own["ap50"] < 0.95
+    assert ours.mean()["ap50"] == pytest.approx(theirs["coco/bbox_mAP_50"], abs=5e-4)
 
 
 def tiny_tower():
