@@ -27,4 +27,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     plain = torch.is_grad_enabled() or x.dtype != torch.float32 or x.device.type != "cpu"
     if plain or not _HAS_ONEDNN or x.numel() < _FEW_ROWS * x.shape[-1]:
         return F.linear(x, weight, bias)
+    if not (weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = weight.contiguous()  # of part of a wider weight, oneDNN takes hundreds of times as long
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
