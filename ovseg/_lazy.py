@@ -2,7 +2,8 @@
 
 ``import torch`` takes seconds. Method files name it (their attention functions are written with it), yet
 ``ovseg models`` and ``import ovseg`` read those files only for their tables. So they import it from here.
-Likewise numpy in the writers, of which ``ovseg segment --help`` wants to know only what they are called.
+Likewise numpy in the writers, of which ``ovseg segment --help`` wants to know only what they are called; and
+torchvision's operators, which take as long as torch itself and are needed only where there are boxes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["F", "import_now", "np", "torch"]
+__all__ = ["F", "import_now", "np", "ops", "torch"]
 
 
 class _LazyModule:
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     import torch.nn.functional as F
+    from torchvision import ops
 else:
     np = _LazyModule("numpy")
     torch = _LazyModule("torch")
     F = _LazyModule("torch.nn.functional")
+    ops = _LazyModule("torchvision.ops")

@@ -37,3 +37,7 @@ def test_help_is_quick():
         subprocess.run([sys.executable, "-m", "ovseg", "--help"], check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.0, "0.05 s on an idle machine; the project promises 0.3 s"
+
+
+def test_a_predictor_does_not_import_what_only_boxes_need():
+    assert not _modules_after("import ovseg.api").intersection({"torchvision", "torch._dynamo", "scipy"})

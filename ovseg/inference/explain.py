@@ -51,34 +51,39 @@ def explain(predictor: Predictor, image: np.ndarray, x: int, y: int) -> Explanat
     height, width = image.shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(f"{x},{y} lies outside the image, which has {width} x {height} pixels")
-    features = predictor.features(image).patches[0].float()  # (C, h, w)
-    h, w = features.shape[1:]
+    patches, seen = _features(predictor, image)
+    h, w = patches.shape[1:]
     at = (y * h // height, x * w // width)
-    weights = _attention(predictor, image, at, (h, w))
+    weights = None if seen is None else _attention(*seen, at, (h, w))
     if weights is not None:
         return Explanation(weights.cpu().numpy(), at, "attention")
-    unit = features / features.norm(dim=0, keepdim=True).clamp(min=1e-12)
+    unit = patches / patches.norm(dim=0, keepdim=True).clamp(min=1e-12)
     cosine = torch.einsum("c,chw->hw", unit[:, at[0], at[1]], unit)
     return Explanation(cosine.cpu().numpy(), at, "similarity")
 
 
-def _attention(
-    predictor: Predictor, image: np.ndarray, at: tuple[int, int], grid: tuple[int, int]
-) -> Tensor | None:
+def _features(predictor: Predictor, image: np.ndarray) -> tuple[Tensor, tuple[AttentionFunction, Any] | None]:
+    """The final features (C, h, w); the attention function of the last block, with its inputs, if any."""
     model = predictor.model
     if type(model) is not Segmenter or not isinstance(model.clip.visual, VisionTransformer):
-        return None
+        return predictor.features(image).patches[0].float(), None
     spy = _Spy(model.readout.attention)
     own, model.readout = model.readout, replace(model.readout, attention=spy.attention)
     try:
-        predictor.features(image)
+        patches = predictor.features(image).patches[0].float()
     finally:
         model.readout = own
-    q, k, v, ctx = spy.seen
-    if ctx.grid != grid or v is None:
+    return patches, (own.attention, spy.seen)
+
+
+def _attention(
+    attention: AttentionFunction, seen: Any, at: tuple[int, int], grid: tuple[int, int]
+) -> Tensor | None:
+    q, k, v, ctx = seen
+    if v is None or ctx.grid != grid:
         return None
     token = ctx.prefix + at[0] * grid[1] + at[1]
-    shares = _shares(own.attention, (q, k, v), ctx, token)
+    shares = _shares(attention, (q, k, v), ctx, token)
     return None if shares is None else shares.mean(dim=0)[ctx.prefix :].view(grid)
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+
+from ovseg._lazy import ops
 
 __all__ = ["SoftNMSMethod", "soft_nms"]
 
@@ -49,7 +50,7 @@ def soft_nms(
         kept.append(index)
         final.append(scores[index].clone())
         left = torch.cat([left[:best], left[best + 1 :]])
-        iou = box_iou(boxes[index][None], boxes[left])[0].to(scores.dtype)
+        iou = ops.box_iou(boxes[index][None], boxes[left])[0].to(scores.dtype)
         if method == "gaussian":
             factor = torch.exp(-(iou**2) / sigma)
         else:

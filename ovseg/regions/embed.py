@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
 
+from ovseg._lazy import ops
 from ovseg.regions.boxes import clip_boxes
 from ovseg.towers.clip_resnet import ModifiedResNet
 
@@ -35,7 +35,7 @@ def region_maps(features: Tensor, boxes: Sequence[Tensor], size: int, stride: in
         (sum N_b, C, size, size), image after image.
     """
     cast = [b.to(features) for b in boxes]
-    return roi_align(features, cast, size, 1 / stride, sampling_ratio=-1, aligned=True)
+    return ops.roi_align(features, cast, size, 1 / stride, sampling_ratio=-1, aligned=True)
 
 
 def embed_by_pool(
@@ -58,7 +58,7 @@ def embed_by_pool(
     rois = _with_image_index(boxes, stage3)
     size = 2 * tower.attnpool.grid
     parts = [
-        tower.region_embedding(roi_align(stage3, part, size, 1 / 16, sampling_ratio=-1, aligned=True))
+        tower.region_embedding(ops.roi_align(stage3, part, size, 1 / 16, sampling_ratio=-1, aligned=True))
         for part in rois.split(at_once)
     ]
     return torch.cat(parts) if len(parts) > 1 else parts[0]

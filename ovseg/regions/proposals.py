@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from ovseg._lazy import ops
 from ovseg.regions.boxes import clip_boxes, rescale_boxes
 
 __all__ = ["Proposals", "given_proposals", "grid_proposals", "read_proposals", "select_proposals"]
@@ -71,7 +71,7 @@ def select_proposals(
     boxes = torch.cat([boxes for boxes, _ in kept])
     logits = torch.cat([logits for _, logits in kept])
     index = torch.cat([torch.full((len(x),), i, device=x.device) for i, (_, x) in enumerate(kept)])
-    return Proposals(boxes, logits)[batched_nms(boxes.float(), logits.float(), index, threshold)[:after]]
+    return Proposals(boxes, logits)[ops.batched_nms(boxes.float(), logits.float(), index, threshold)[:after]]
 
 
 def _best(level: Proposals, size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:

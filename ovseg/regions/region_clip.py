@@ -21,11 +21,13 @@ from ovseg.regions.fuse import ObjectnessRule, fuse, objectness_scores
 from ovseg.regions.losses import concept_contrastive_loss, distillation_loss, image_text_loss
 from ovseg.regions.proposals import Proposals
 from ovseg.regions.select import Detections, Selection, select_detections
+from ovseg.regions.vit import CropTeacher, ViTRegions
 from ovseg.towers.clip_resnet import ModifiedResNet
 
 __all__ = [
-    "BOX_WEIGHTS", "PretrainingOutputs", "RegionRules", "detect_regions", "freeze_for_regions",
-    "match_regions", "pad_batch", "pretraining_outputs", "whole_image_boxes",
+    "BOX_WEIGHTS", "PretrainingOutputs", "RegionRules", "detect_regions", "embed_regions",
+    "freeze_for_regions", "match_regions", "pad_batch", "pretraining_outputs", "shared_maps",
+    "whole_image_boxes",
 ]  # fmt: skip
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -137,6 +139,20 @@ def match_regions(
     return labels, torch.where(foreground[:, None], targets, torch.zeros_like(targets))
 
 
+def shared_maps(tower: ModifiedResNet | ViTRegions | CropTeacher, batch: Tensor) -> Tensor:
+    """What the part of a tower that runs on whole images (B, 3, H, W) makes of them."""
+    return tower.stage3(batch) if isinstance(tower, ModifiedResNet) else tower.maps(batch)
+
+
+def embed_regions(
+    tower: ModifiedResNet | ViTRegions | CropTeacher, maps: Tensor, boxes: Sequence[Tensor]
+) -> Tensor:
+    """What the part that runs on regions makes of boxes, ``maps`` being those of ``shared_maps``: (N, C)."""
+    if isinstance(tower, ModifiedResNet):
+        return embed_by_pool(tower, maps, boxes)
+    return tower.embed(maps, boxes)
+
+
 @dataclass(frozen=True)
 class PretrainingOutputs:
     """What a step of pretraining computes, M of N regions being kept.
@@ -159,8 +175,8 @@ class PretrainingOutputs:
 
 
 def pretraining_outputs(
-    student: ModifiedResNet,
-    teacher: ModifiedResNet,
+    student: ModifiedResNet | ViTRegions,
+    teacher: ModifiedResNet | CropTeacher,
     batch: Tensor,
     boxes: Sequence[Tensor],
     concepts: Tensor,
@@ -168,32 +184,36 @@ def pretraining_outputs(
     *,
     teacher_concepts: Tensor | None = None,
     temperature: float = 0.01,
+    teacher_scale: float = 100.0,
     threshold: float = 0.1,
+    maps: Tensor | None = None,
 ) -> PretrainingOutputs:
     """One step of pretraining (section 3.2).
 
     Args:
         student: Trained.
-        teacher: The frozen CLIP.
+        teacher: The frozen CLIP; a ViT sees the regions as crops.
         batch: (B, 3, H, W) normalised, padded.
         boxes: For each image (N_b, 4) proposals.
         concepts: (C, D) text embeddings of the concept pool.
         captions: (B, D) text embeddings of the images' captions.
         teacher_concepts: (C, D') the same pool in the teacher's space, where that is another one.
-        temperature: Of the student's softmax; the teacher's is 0.01 always.
+        temperature: Of the student's softmax.
+        teacher_scale: Of the teacher's cosines: one over its temperature, which in the paper is 0.01 always.
         threshold: Regions whose best concept has a smaller probability are left out; if that were all, none.
+        maps: What ``shared_maps`` gives for student and batch, where it is known already.
     """
     with torch.no_grad():
         rows = F.normalize(concepts, dim=1)
         teacher_rows = rows if teacher_concepts is None else F.normalize(teacher_concepts, dim=1)
-        seen = embed_by_pool(teacher, teacher.stage3(batch), boxes)
-        distribution = region_logits(seen, teacher_rows, 100.0).softmax(dim=1)
+        seen = embed_regions(teacher, shared_maps(teacher, batch), boxes)
+        distribution = region_logits(seen, teacher_rows, teacher_scale).softmax(dim=1)
         best, label = distribution.max(dim=1)
         kept = best > threshold
         kept = kept if kept.any() else torch.ones_like(kept)
-    maps = student.stage3(batch)
-    regions = embed_by_pool(student, maps, boxes)
-    images = embed_by_pool(student, maps, whole_image_boxes(batch))
+    maps = shared_maps(student, batch) if maps is None else maps
+    regions = embed_regions(student, maps, boxes)
+    images = embed_regions(student, maps, whole_image_boxes(batch))
     own, label, distribution = regions[kept], label[kept], distribution[kept]
     losses = {
         "loss_region_distill": distillation_loss(region_logits(own, rows, 1 / temperature), distribution),

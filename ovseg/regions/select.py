@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from ovseg._lazy import ops
 from ovseg.ops.soft_nms import soft_nms
 
 __all__ = ["Detections", "Selection", "select_detections"]
@@ -64,7 +64,7 @@ def select_detections(boxes: Tensor, scores: Tensor, selection: Selection) -> De
     values = scores[regions, labels]
     groups = torch.zeros_like(labels) if selection.across_classes else labels
     if selection.soft_sigma is None:
-        kept = batched_nms(boxes[regions].float(), values.float(), groups, selection.nms)
+        kept = ops.batched_nms(boxes[regions].float(), values.float(), groups, selection.nms)
         values = values[kept]
     else:
         kept, values = _soft(boxes[regions], values, groups, selection)
