@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovseg.dense.operators import best
 from ovseg.dense.score_field import ScoreField
 from ovseg.dense.windows import slide
 
@@ -60,7 +61,7 @@ def regions_of_clusters(
     field = ScoreField.from_windows(kinship[None], slide(size), output)
     regions = torch.empty(output, dtype=torch.int64, device=affinity.device)
     for rows, cols in field.blocks():
-        regions[rows, cols] = field.tile(rows, cols).argmax(dim=0)
+        regions[rows, cols] = best(field.tile(rows, cols))[1]
     return regions
 
 
@@ -71,16 +72,26 @@ def cluster_kinship(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -
     zoomed = F.interpolate(
         means.unflatten(1, grid)[None], scale_factor=_ZOOM, mode="bilinear", align_corners=False
     )
-    smooth = np.stack([_median(one) for one in zoomed[0].cpu().numpy()])
+    smooth = _medians(zoomed[0].cpu().numpy())
     return torch.from_numpy(smooth).to(affinity.device)
 
 
-def _median(values: np.ndarray) -> np.ndarray:
-    """(H, W) medians of 7 x 7, mirrored at the border. Several times faster than SciPy's filter."""
-    padded = np.pad(values, _MEDIAN // 2, mode="symmetric")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (_MEDIAN, _MEDIAN)).reshape(values.size, -1)
-    middle = _MEDIAN**2 // 2
-    return np.partition(windows, middle, axis=1)[:, middle].reshape(values.shape)
+def _medians(maps: np.ndarray) -> np.ndarray:
+    """(n, H, W) medians of 7 x 7, mirrored at the border. Many times faster than SciPy's filter.
+
+    Rows are sorted in a buffer that stays in the cache; fresh memory for all windows costs more than sorting.
+    """
+    edge, middle = _MEDIAN // 2, _MEDIAN**2 // 2
+    padded = np.pad(maps, ((0, 0), (edge, edge), (edge, edge)), mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (_MEDIAN, _MEDIAN), axis=(1, 2))
+    smooth = np.empty_like(maps)
+    buffer = np.empty((maps.shape[2], _MEDIAN, _MEDIAN), maps.dtype)
+    flat = buffer.reshape(len(buffer), -1)
+    for place in np.ndindex(maps.shape[:2]):
+        np.copyto(buffer, windows[place])
+        flat.partition(middle, axis=1)
+        smooth[place] = flat[:, middle]
+    return smooth
 
 
 def _dbscan() -> Any:

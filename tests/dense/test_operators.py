@@ -1,10 +1,33 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from ovseg.dense import operators
-from ovseg.dense.operators import pool, propagate
+from ovseg.dense.operators import best, pool, propagate
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        torch.randn(13, 150, 40).transpose(0, 1),
+        torch.randint(0, 3, (7, 5, 6)).float(),  # ties
+        torch.randn(1, 4),
+        torch.full((3, 2, 2), -torch.inf),
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.randn(4, 3, requires_grad=True) * 2,
+    ],
+)
+def test_best_is_the_maximum_and_the_first_of_equals(scores):
+    value, index = best(scores)
+    assert torch.equal(value, scores.amax(dim=0))
+    assert index.tolist() == scores.detach().numpy().argmax(axis=0).tolist()
+
+
+def test_the_best_of_what_is_no_number_is_some_index():
+    value, index = best(torch.full((3, 2), torch.nan))
+    assert value.isnan().all() and ((index >= 0) & (index < 3)).all()
 
 
 def naive_pool(features, guide, gamma):
