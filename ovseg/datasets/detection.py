@@ -8,7 +8,7 @@ from ovseg.ops.mmcv_ext import install
 
 install()  # mmdet's data sets import mmcv.ops
 
-from mmdet.datasets import CocoDataset, LVISV1Dataset  # noqa: E402
+from mmdet.datasets import CocoDataset  # noqa: E402
 
 from ovseg.datasets.open_vocabulary import open_vocabulary_split  # noqa: E402
 from ovseg.registry import DATASETS  # noqa: E402
@@ -32,14 +32,24 @@ class OpenVocabularyCoco(CocoDataset):
 
 
 @DATASETS.register_module()
-class OpenVocabularyLVIS(LVISV1Dataset):
-    """LVIS v1 with its 866 frequent and common classes (``base``), or all 1203. Needs the extra ``lvis``.
+class OpenVocabularyLVIS(CocoDataset):
+    """LVIS v1 with its 866 frequent and common classes (``base``), or all 1203.
+
+    mmdet's own ``LVISV1Dataset`` needs the ``lvis`` package, and labels boxes by all categories of the file
+    whatever the classes are.
 
     Args:
         group: ``base`` for training, ``all`` for evaluation.
-        **kwargs: Of mmdet's ``LVISV1Dataset``.
+        **kwargs: Of mmdet's ``CocoDataset``; images lie in COCO's folders below ``data_root``.
     """
 
     def __init__(self, *args: Any, group: str = "all", **kwargs: Any) -> None:
         metainfo = open_vocabulary_split("lvis_v1.regionclip").metainfo(group)
+        kwargs.setdefault("data_prefix", {"img": ""})
         super().__init__(*args, metainfo=metainfo, **kwargs)
+
+    def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
+        """LVIS names an image by its address, whose end is its place in COCO."""
+        image = raw_data_info["raw_img_info"]
+        image["file_name"] = image["coco_url"].split("/", 3)[-1]
+        return super().parse_data_info(raw_data_info)

@@ -6,13 +6,16 @@ frequent and common classes are base, rare ones novel (Gu et al., ViLD, ICLR 202
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ovseg._files import atomic_path
 from ovseg.vocab.shipped import read_list
 
-__all__ = ["Split", "open_vocabulary_split", "restrict_annotations"]
+__all__ = ["Split", "open_vocabulary_split", "restrict_annotations", "write_restricted"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,15 @@ def restrict_annotations(document: Mapping[str, Any], names: Collection[str]) ->
         "annotations": annotations,
         "categories": [category for category in document["categories"] if category["id"] in ids],
     }
+
+
+def write_restricted(source: Path, target: Path, names: Collection[str]) -> str:
+    """Writes a file with the annotations of some classes; says what is in it.
+
+    Raises:
+        ValueError: See ``restrict_annotations``.
+    """
+    document = restrict_annotations(json.loads(source.read_text("utf-8")), names)
+    with atomic_path(target) as temporary:
+        temporary.write_text(json.dumps(document), encoding="utf-8")
+    return f"{target}: {len(document['images'])} images, {len(document['annotations'])} boxes"

@@ -10,12 +10,10 @@ left out, as in the files that published numbers were measured on.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from ovseg._files import atomic_path
-from ovseg.datasets.open_vocabulary import open_vocabulary_split, restrict_annotations
+from ovseg.datasets.open_vocabulary import open_vocabulary_split, write_restricted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,11 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         if not path.is_file():
             print(f"{path} does not exist; download COCO 2017's annotations", file=sys.stderr)
             return 2
-        document = restrict_annotations(json.loads(path.read_text("utf-8")), names)
-        with atomic_path(folder / f"{target}.json") as temporary:
-            temporary.write_text(json.dumps(document), encoding="utf-8")
-        counts = f"{len(document['images'])} images, {len(document['annotations'])} boxes"
-        print(f"{folder / target}.json: {counts}")
+        print(write_restricted(path, folder / f"{target}.json", names))
     return 0
 
 

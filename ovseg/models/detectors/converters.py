@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovseg.models.detectors.localiser import FrozenLocaliser
 from ovseg.models.detectors.region_clip import RegionCLIPDetector
 from ovseg.regions.converters import RegionCLIPWeights
-from ovseg.towers.checkpoints import check_fits
+from ovseg.towers.checkpoints import check_fits, read_state_dict
 
-__all__ = ["convert_localiser", "load_region_clip"]
+__all__ = ["convert_localiser", "load_region_clip", "read_localiser"]
 
 _POOL = ("layer4.", "attnpool.")
 _RPN = {"objectness_logits": "rpn_cls", "anchor_deltas": "rpn_reg", "conv": "rpn_conv"}
+_MASK = {"deconv": "upsample", "predictor": "conv_logits"}
 _CONV = {"conv1": "conv1", "conv2": "conv2", "conv3": "conv3", "shortcut": "downsample.0"}
 _NORM = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3", "shortcut": "downsample.1"}
 _BLOCK = re.compile(r"res(\d)\.(\d+)\.(\w+)\.(norm\.)?(\w+)")
@@ -40,7 +44,8 @@ def load_region_clip(
         detector: Of the checkpoint's architecture.
         weights: From ``convert_region_clip``; or ``RegionCLIPWeights(visual)`` of any ``ModifiedResNet``.
         localiser: A second file with the localiser, for checkpoints that are not merged with theirs.
-        for_training: A regressor that the checkpoint lacks (pretraining has none) keeps its initial values.
+        for_training: A regressor and a mask head that the checkpoint lacks (pretraining has none) keep their
+            initial values.
 
     Raises:
         CheckpointError: A tensor is missing, left over or of another shape. In particular the localiser: a
@@ -55,6 +60,11 @@ def load_region_clip(
         regressor = head.fc_reg.state_dict()
     if head.with_reg:
         state |= {f"roi_head.bbox_head.fc_reg.{name}": value for name, value in regressor.items()}
+    if detector.roi_head.with_mask:
+        mask_head = {_mask_name(name): value for name, value in weights.mask_head.items()}
+        if for_training and not mask_head:
+            mask_head = detector.roi_head.mask_head.state_dict()
+        state |= {f"roi_head.mask_head.{name}": value for name, value in mask_head.items()}
     fits = weights.rows is not None and weights.rows.shape == head.rows.shape
     state["roi_head.bbox_head.rows"] = F.normalize(weights.rows, dim=-1) if fits else head.rows  # type: ignore[arg-type]
     if detector.localiser is not None:
@@ -66,6 +76,28 @@ def load_region_clip(
         state |= {f"localiser.{name}": value for name, value in convert_localiser(localiser).items()}
     check_fits(state, detector, "this RegionCLIP checkpoint")
     detector.load_state_dict(state)
+
+
+def read_localiser(path: str | os.PathLike[str], localiser: FrozenLocaliser) -> None:
+    """Fills a localiser from a file: a published one of detectron2, or a training of ours with mmdet's RPN.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over or of another shape.
+    """
+    state = read_state_dict(Path(path))
+    if any(name.startswith("bbox_head.rpn_") for name in state):  # as mmdet's RPN names its only head
+        names = {name: name.replace("bbox_head.", "rpn_head.", 1) for name in state}
+        kept = ("rpn_head.", "neck.") if localiser.backbone is None else ("rpn_head.", "neck.", "backbone.")
+        weights = {new: state[old] for old, new in names.items() if new.startswith(kept)}
+    else:
+        weights = convert_localiser(state)
+    check_fits(weights, localiser, os.fspath(path))
+    localiser.load_state_dict(weights)
+
+
+def _mask_name(name: str) -> str:
+    layer, _, kind = name.partition(".")
+    return f"{_MASK.get(layer, layer)}.{kind}"
 
 
 def convert_localiser(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
