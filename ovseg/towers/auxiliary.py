@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from ovseg.dense.pos_embed import PosEmbedRule
+from ovseg.towers.table import ASSETS
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +122,13 @@ def _sam(size: str, digits: str, sha256: str) -> AuxiliaryInfo:
     return AuxiliaryInfo(f"sam_vit_{size}", "sam", f"vit_{size}", (url,), sha256, mean=mean, std=std)
 
 
+_EMOJI = AuxiliaryInfo(
+    "dino_vit_tiny.emoji", "vit", "vit_tiny_patch16_224", (str(ASSETS / "dino_vit_tiny.emoji.safetensors"),),
+    pos_embed="bicubic_antialias", options={"patch_size": 8, "depth": 6},
+)  # fmt: skip
+
 _ROWS = (
+    _EMOJI,
     _dino("vit_s16", "small", 16, "deitsmall16"),
     _dino("vit_s8", "small", 8, "deitsmall8"),
     _dino("vit_b16", "base", 16, "vitbase16"),
