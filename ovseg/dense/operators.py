@@ -5,7 +5,9 @@ None of them holds a dense patches x patches matrix: its rows are computed, used
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovseg._lazy import F, torch
@@ -13,10 +15,34 @@ from ovseg._lazy import F, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["best", "pool", "propagate", "row_blocks"]
+__all__ = ["SparseGraph", "best", "pool", "propagate", "row_blocks"]
 
 _BLOCK_ELEMENTS = 1 << 20  # of an affinity at once: 4 MB stay in the processor's cache
+_BEST_ELEMENTS = 1 << 18  # compared at once: twice 1 MB
 _SOLVE_ELEMENTS = 1 << 23  # of the scores solved for at once: the solver holds five such tensors of 32 MB
+
+
+@dataclass(frozen=True)
+class SparseGraph:
+    """How N nodes listen to each other: an (N, N) matrix with few entries in a row.
+
+    Attributes:
+        matrix: Sparse, in compressed rows.
+    """
+
+    matrix: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """The product with (N, q)."""
+        return self.matrix @ values
+
+    @classmethod
+    def of(cls, starts: Tensor, columns: Tensor, values: Tensor) -> SparseGraph:
+        """From the arrays of compressed rows, (N + 1,) and twice (edges,)."""
+        size = (len(starts) - 1,) * 2
+        with warnings.catch_warnings():  # PyTorch calls compressed rows a beta
+            warnings.simplefilter("ignore", UserWarning)
+            return cls(torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False))
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -40,6 +66,11 @@ def best(scores: Tensor) -> tuple[Tensor, Tensor]:
     """
     if scores.device.type != "cpu" or scores.dtype != torch.float32:  # indices are counted in floats below
         return scores.max(dim=0)
+    if scores.numel() > _BEST_ELEMENTS and scores.dim() > 1:
+        step = max(_BEST_ELEMENTS * scores.shape[1] // scores.numel(), 1)
+        if step < scores.shape[1]:
+            values, indices = zip(*(best(part) for part in scores.split(step, dim=1)))
+            return torch.cat(values), torch.cat(indices)
     count, value, plain = len(scores), scores.amax(dim=0), scores.detach()
     countdown = torch.arange(count, 0, -1, dtype=scores.dtype).view(-1, *[1] * value.dim())
     # ``out`` keeps the comparison in floats: a tensor of booleans would have to be converted again
@@ -67,7 +98,7 @@ def pool(features: Tensor, guide: Tensor, gamma: float | None) -> Tensor:
     for rows in row_blocks(count, batch * count):
         weights = unit[:, :, rows].transpose(1, 2) @ unit  # (B, n, N)
         if gamma:
-            weights = weights.masked_fill(weights < max(gamma, 0.0), 0.0)
+            weights.masked_fill_(weights < max(gamma, 0.0), 0.0)
         mean = (weights @ tokens) / (weights.sum(dim=2, keepdim=True) + 1e-6)
         pooled.flatten(2)[:, :, rows] = mean.transpose(1, 2)
     return pooled
@@ -104,11 +135,11 @@ def propagate(
 def _conjugate_gradients(
     graph: Callable[[Tensor], Tensor], scores: Tensor, alpha: float, iterations: int, tolerance: float
 ) -> Tensor:
-    residual = scores.contiguous().clone()
+    residual = scores.clone(memory_format=torch.contiguous_format)
     solution, direction = torch.zeros_like(residual), residual.clone()
     power = residual.norm(dim=0) ** 2
     enough = tolerance**2 * power
-    for _ in range(iterations):
+    for left in range(iterations, 0, -1):
         open_ = power > enough
         if not open_.any():
             break
@@ -116,6 +147,8 @@ def _conjugate_gradients(
         # columns that are done stay as they are
         step = torch.where(open_, power / (direction * image).sum(dim=0), 0.0)
         solution.addcmul_(direction, step)
+        if left == 1:
+            break
         residual.addcmul_(image, step, value=-1)
         before, power = power, residual.norm(dim=0) ** 2
         direction = torch.addcmul(residual, direction, torch.where(open_, power / before, 0.0))

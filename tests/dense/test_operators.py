@@ -19,10 +19,12 @@ from ovseg.dense.operators import best, pool, propagate
         torch.randn(4, 3, requires_grad=True) * 2,
     ],
 )
-def test_best_is_the_maximum_and_the_first_of_equals(scores):
-    value, index = best(scores)
-    assert torch.equal(value, scores.amax(dim=0))
-    assert index.tolist() == scores.detach().numpy().argmax(axis=0).tolist()
+def test_best_is_the_maximum_and_the_first_of_equals(scores, monkeypatch):
+    for elements in (1, 300, 1 << 18):
+        monkeypatch.setattr(operators, "_BEST_ELEMENTS", elements)
+        value, index = best(scores)
+        assert torch.equal(value, scores.amax(dim=0))
+        assert index.tolist() == scores.detach().numpy().argmax(axis=0).tolist()
 
 
 def test_the_best_of_what_is_no_number_is_some_index():

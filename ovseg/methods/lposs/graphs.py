@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from ovseg.dense.operators import row_blocks
+from ovseg.dense.operators import SparseGraph, row_blocks
 
-__all__ = ["SparseGraph", "lab", "patch_graph", "pixel_graph"]
+__all__ = ["lab", "patch_graph", "pixel_graph"]
 
 _NEGLIGIBLE = 1e-9  # a normalised edge below it changes no score by more than float32's rounding
 _BAND = 1 << 21  # edges built at once
-
-
-@dataclass(frozen=True)
-class SparseGraph:
-    """A normalised adjacency D^-1/2 W D^-1/2 of N nodes, without loops.
-
-    Attributes:
-        matrix: (N, N) sparse, in compressed rows.
-    """
-
-    matrix: Tensor
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """The product with (N, q)."""
-        return self.matrix @ values
-
-    @classmethod
-    def of(
-        cls, starts: np.ndarray, columns: np.ndarray, values: np.ndarray, device: torch.device
-    ) -> SparseGraph:
-        """From the arrays of compressed rows."""
-        rows, cols, data = (torch.from_numpy(part).to(device) for part in (starts, columns, values))
-        size = (len(starts) - 1,) * 2
-        with warnings.catch_warnings():  # PyTorch calls compressed rows a beta
-            warnings.simplefilter("ignore", UserWarning)
-            return cls(torch.sparse_csr_tensor(rows, cols, data, size, check_invariants=False))
 
 
 def patch_graph(
     features: Tensor, centres: Tensor, neighbours: int, gamma: float, sigma: float, power: float
 ) -> SparseGraph:
     """Joins each patch to those with the most similar features, more strongly if they lie near (section 3.2).
+
+    The result is the normalised adjacency D^-1/2 W D^-1/2 without loops, as is that of ``pixel_graph``.
 
     Args:
         features: (N, C) of unit length.
@@ -73,7 +46,7 @@ def patch_graph(
     both.data[both.indices == ends] = 0
     scale = _inverse_root(np.asarray(both.sum(axis=1, dtype=np.float64)).ravel()).astype(data.dtype)
     both.data *= scale[both.indices] * scale[ends]
-    return SparseGraph.of(both.indptr, both.indices, both.data, features.device)
+    return _graph(both.indptr, both.indices, both.data, features.device)
 
 
 def pixel_graph(image01: Tensor, window: int, tau: float) -> SparseGraph:
@@ -102,9 +75,12 @@ def pixel_graph(image01: Tensor, window: int, tau: float) -> SparseGraph:
     starts = np.cumsum(np.concatenate(counts), dtype=np.int64)
     if filled < 2**31:
         starts = starts.astype(np.int32)
-    return SparseGraph.of(
-        starts, columns[:filled].astype(starts.dtype, copy=False), values[:filled], image01.device
-    )
+    columns = columns[:filled].astype(starts.dtype, copy=False)
+    return _graph(starts, columns, values[:filled], image01.device)
+
+
+def _graph(starts: np.ndarray, columns: np.ndarray, values: np.ndarray, device: torch.device) -> SparseGraph:
+    return SparseGraph.of(*(torch.from_numpy(part).to(device) for part in (starts, columns, values)))
 
 
 def _weights(colours: np.ndarray, band: tuple[int, int], reach: int, tau: float) -> np.ndarray:
