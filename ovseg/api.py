@@ -18,7 +18,6 @@ from ovseg.inference.protocol import Protocol
 from ovseg.methods.method import Method
 from ovseg.methods.registry import get_method, is_emoji, nearest, zoo_row
 from ovseg.methods.trained import load_trained
-from ovseg.methods.two_towers import TwoTowerSegmenter
 from ovseg.release import Recipe, Release, read_release
 from ovseg.towers.clip_vit import ViTConfig
 from ovseg.towers.weights import LoadedClip, is_path, load_clip
@@ -116,8 +115,6 @@ def build(
         warnings.warn(f"{cls.title}'s head is untrained here; ovseg.load has {rows}", stacklevel=2)
     model.to(target)
     clip.model.visual.to(kind)
-    if isinstance(model, TwoTowerSegmenter):
-        model.mean, model.std = clip.info.mean, clip.info.std
     own = clip.info.name
     name = own if own.startswith(f"{method}_") else f"{method}_{own}"
     recipe = Recipe(method, settings, affinity)

@@ -11,7 +11,6 @@ from ovseg.dense.readout import Readout
 from ovseg.methods.method import Method
 from ovseg.methods.segmenter import Segmenter
 from ovseg.towers.auxiliary import AuxiliaryTower, auxiliary_tower, require_auxiliary
-from ovseg.towers.table import OPENAI_MEAN, OPENAI_STD
 
 if TYPE_CHECKING:
     from ovseg.towers.clip import CLIP
@@ -30,10 +29,6 @@ class TwoTowerSegmenter(Segmenter):
         readout: See ``Segmenter``.
         auxiliary: Name of a tower (its weights are fetched now, if need be), or a tower.
 
-    Attributes:
-        mean: Of CLIP's normalisation, which is undone for the auxiliary tower.
-        std: As ``mean``.
-
     Raises:
         ValueError: The name is unknown.
         WeightsUnavailableError: The weights are not here and cannot be fetched.
@@ -46,8 +41,6 @@ class TwoTowerSegmenter(Segmenter):
         if isinstance(auxiliary, str):
             require_auxiliary(auxiliary)
         self._auxiliary = (auxiliary,)  # in a tuple, lest it becomes a submodule
-        self.mean: tuple[float, float, float] = OPENAI_MEAN
-        self.std: tuple[float, float, float] = OPENAI_STD
 
     def auxiliary(self, image: Tensor) -> AuxiliaryTower:
         """The auxiliary tower, where an image is and in its precision."""
@@ -58,6 +51,6 @@ class TwoTowerSegmenter(Segmenter):
         """Normalised images (B, 3, H, W) back in [0, 1]. Zero padding becomes CLIP's mean colour."""
         mean, std = (
             torch.tensor(values, device=image.device, dtype=image.dtype)[:, None, None]
-            for values in (self.mean, self.std)
+            for values in (self.clip.mean, self.clip.std)
         )
         return image * std + mean

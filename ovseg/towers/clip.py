@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ovseg.towers.clip_resnet import ModifiedResNet, ResNetConfig
 from ovseg.towers.clip_vit import VisionTransformer, ViTConfig
 from ovseg.towers.layers import Activation, BlockConfig
+from ovseg.towers.table import OPENAI_MEAN, OPENAI_STD
 from ovseg.towers.text import TextConfig, TextTransformer
 
 __all__ = ["CLIP", "CLIPConfig", "architecture", "list_architectures"]
@@ -69,11 +70,17 @@ class CLIP(nn.Module):
 
     Parameter names are those of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``);
     ``ovseg.towers.converters`` maps the flat layout and others to it.
+
+    Attributes:
+        mean: Of the three channels of RGB images in [0, 1], which are normalised before ``encode_image``;
+            ``LoadedClip`` sets those of its weights.
+        std: As ``mean``.
     """
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.config = config
+        self.mean, self.std = OPENAI_MEAN, OPENAI_STD
         self.visual: VisionTransformer | ModifiedResNet = (
             VisionTransformer(config.vision)
             if isinstance(config.vision, ViTConfig)
@@ -103,6 +110,7 @@ class CLIP(nn.Module):
         """
         other = CLIP.without_values(config)
         other.load_state_dict(self.state_dict(keep_vars=True), assign=True)
+        other.mean, other.std = self.mean, self.std
         return other.train(self.training)
 
 

@@ -40,6 +40,9 @@ class LoadedClip:
     tokenizer: Tokenizer
     info: TowerInfo
 
+    def __post_init__(self) -> None:
+        self.model.mean, self.model.std = self.info.mean, self.info.std
+
 
 def load_clip(
     name_or_path: str | os.PathLike[str],

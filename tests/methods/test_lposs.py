@@ -128,7 +128,7 @@ def test_windows_of_one_image_are_joined(tiny_clip):
 def test_sides_that_are_no_multiple_of_a_patch_are_padded_with_black(tiny_clip):
     model = ovseg.build("lposs", tiny_clip, auxiliary=Colours()).model
     image = torch.rand(1, 3, 30, 41)
-    normalise = View(image[0], slide((30, 41)), (30, 41), model.mean, model.std).normalise
+    normalise = View(image[0], slide((30, 41)), (30, 41), model.clip.mean, model.clip.std).normalise
     features = model.features(normalise(image))
     assert features.grid == (2, 3)
     black = F.pad(image, (0, 48 - 41, 0, 32 - 30))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -105,9 +107,10 @@ def bank():
 
 
 def test_the_auxiliary_tower_sees_each_window_as_pixels(tiny_clip):
-    spy = Spy()
-    predictor = ovseg.build("proxyclip", tiny_clip, auxiliary=spy)
-    info = tiny_clip.info
+    spy, shared = Spy(), tiny_clip.model
+    info = replace(tiny_clip.info, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))  # comes with the weights
+    clip = replace(tiny_clip, model=shared.with_config(shared.config), info=info)
+    predictor = ovseg.build("proxyclip", clip, auxiliary=spy)
     view = View(
         torch.rand(3, 48, 60), slide((48, 60), 48, 24, Pad(56, "centre")), (48, 60), info.mean, info.std, 4
     )

@@ -41,7 +41,7 @@ def outputs(case: Case) -> dict[str, Tensor]:
     """Windows in patches, their tokens, fused tokens, features, cosines; probabilities and labels."""
     model, image = _model(case), case.tensor("image")
     pixels, size = model.pixels(image)[0], output_size(case)
-    view = View(pixels, slide(size), size, model.mean, model.std, batch_size=2)
+    view = View(pixels, slide(size), size, model.clip.mean, model.clip.std, batch_size=2)
     windows = model.windows(view)
     tokens = model.window_tokens(windows)
     fused = model.fuse(model.splice(tokens, windows.grid), model.encode(model.picture(view), view))

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.dense.features import DenseFeatures
-from ovseg.dense.operators import propagate
+from ovseg.dense.operators import SparseGraph, propagate
 from ovseg.dense.readout import Readout
 from ovseg.dense.score_field import Layer, ScoreField
 from ovseg.dense.view import View
 from ovseg.dense.windows import Pad, WindowGrid, slide
-from ovseg.methods.lposs.graphs import SparseGraph, patch_graph, pixel_graph
+from ovseg.methods.lposs.graphs import patch_graph, pixel_graph
 from ovseg.methods.two_towers import TwoTowerSegmenter
 from ovseg.vocab.text_bank import TextBank
 
@@ -116,7 +116,7 @@ class LPOSSSegmenter(TwoTowerSegmenter):
         return Patches(torch.cat(scores), torch.cat(features), centres, grid)
 
     def _normalised(self, image01: Tensor, dtype: torch.dtype) -> Tensor:
-        mean, std = (image01.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (image01.new_tensor(values)[:, None, None] for values in (self.clip.mean, self.clip.std))
         return ((image01 - mean) / std).to(dtype)
 
     @staticmethod

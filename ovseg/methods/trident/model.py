@@ -51,7 +51,7 @@ class TridentSegmenter(TwoTowerSegmenter):
             return super().features(image)
         size = (image.shape[2], image.shape[3])
         views = (
-            View(one, slide(size), size, self.mean, self.std, _BATCH, image.dtype)
+            View(one, slide(size), size, self.clip.mean, self.clip.std, _BATCH, image.dtype)
             for one in self.pixels(image).float()
         )
         maps = torch.stack([self._map(view, self.encode(self.picture(view), view)) for view in views])
