@@ -31,3 +31,4 @@ optim_wrapper["optimizer"].update(lr=2e-3)  # noqa: F405
 param_scheduler[0].update(decay_from=late, end=steps)  # noqa: F405
 custom_hooks[1].update(update_buffers=True)  # noqa: F405
 custom_hooks[2].update(single_size=128, interval=200)  # noqa: F405
+custom_hooks[3].update(name="rn_tiny.emoji", single_size=128)  # noqa: F405

@@ -12,7 +12,7 @@ from mmengine.config import read_base
 
 from ovseg.datasets.emoji.batches import EmojiBatches
 from ovseg.training.clip_pretraining import CLIPPretrainer
-from ovseg.training.loop import EmojiEvaluationHook
+from ovseg.training.loop import EmojiEvaluationHook, TowerCardHook
 from ovseg.training.optim import MuonAdamWConstructor, StableDecayLR
 
 with read_base():
@@ -57,4 +57,5 @@ param_scheduler = [dict(type=StableDecayLR, warmup=150, decay_from=4000, end=ste
 custom_hooks = [
     *custom_hooks,  # noqa: F405
     dict(type=EmojiEvaluationHook, interval=300, split="val", scenes=30),
+    dict(type=TowerCardHook, name="vit_tiny.emoji", scenes=60),
 ]

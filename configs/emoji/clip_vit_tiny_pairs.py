@@ -21,3 +21,4 @@ train_dataloader["batches"]["stages"] = [  # noqa: F405
 ]
 train_cfg.update(max_iters=steps)  # noqa: F405
 param_scheduler[0].update(decay_from=5500, end=steps)  # noqa: F405
+custom_hooks[3].update(name="vit_tiny.emoji_pairs")  # noqa: F405

@@ -54,7 +54,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar="FILE",
         help="with a config, which is executed: tests it on its data",
     )
-    parser.add_argument("--suite", choices=("emoji",), help="all models with an embedded tower, in one table")
+    parser.add_argument(
+        "--suite",
+        choices=("emoji", "emoji_small"),
+        help="all models with an embedded tower, in one table; emoji_small: on a few shipped scenes",
+    )
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="with --suite: an earlier suite.json; 1 if a figure fell"
     )
@@ -199,7 +203,7 @@ def _run_suite(args: argparse.Namespace) -> int:
             "--suite runs all models with their own settings: leave out NAME, --protocol, --vocab"
         )
     folder = args.out or Path("ovseg_eval") / f"suite.{args.suite}"
-    paths = run_suite(folder, images=args.limit or 24, say=say)
+    paths = run_suite(folder, suite=args.suite, images=args.limit or 24, say=say)
     for path in paths:
         print(path)
     if args.against is None:

@@ -144,7 +144,7 @@ def write_scenes(folder: Path, scenes: EmojiScenes, groups: Sequence[WordGroup])
     Args:
         folder: Where to.
         scenes: What to write.
-        groups: Those of the scenes.
+        groups: Words that are classes, those of the scenes among them.
 
     Raises:
         WriteError: The folder cannot be written.
@@ -154,7 +154,7 @@ def write_scenes(folder: Path, scenes: EmojiScenes, groups: Sequence[WordGroup])
         labels = semantic_map(scene, scenes.table, groups)
         for kind, pixels in (("images", scene.image), ("masks", labels)):
             with atomic_path(folder / kind / f"{i:05d}.png") as path:
-                Image.fromarray(pixels).save(path)
+                Image.fromarray(pixels).save(path, optimize=True)
         drawn.append(scene)
     names = (*scenes.table.names(*groups), *scenes.table.textures)
     with atomic_path(folder / "classes.txt") as path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -17,15 +17,32 @@ from typing import TYPE_CHECKING, Any
 
 import ovseg
 from ovseg._files import atomic_path
+from ovseg.evaluation.suite_table import suite_table
 from ovseg.methods.registry import is_emoji, zoo
+from ovseg.towers.table import ASSETS
 
 if TYPE_CHECKING:
     from ovseg.datasets.emoji import Drawings, Split, WordGroup
+    from ovseg.evaluation.sets import EvaluationSet
     from ovseg.inference.predictor import Predictor
 
-__all__ = ["CONDITIONS", "Condition", "measure", "regressions", "run_suite", "suite_rows", "suite_table"]
+__all__ = [
+    "CONDITIONS",
+    "SUITES",
+    "Condition",
+    "measure",
+    "measure_sets",
+    "regressions",
+    "run_suite",
+    "suite_rows",
+    "suite_sets",
+]
+
+SUITES = ("emoji", "emoji_small")
+"""All columns on scenes that are drawn; and those of the test artist on the few scenes that are shipped."""
 
 _WORDS: tuple[WordGroup, ...] = ("base", "novel", "unknown")
+_SHIPPED = ASSETS / "emoji_test"
 
 
 @dataclass(frozen=True)
@@ -62,8 +79,44 @@ def suite_rows() -> list[str]:
     return [name for name, row in zoo().items() if is_emoji(row.tower)]
 
 
+def suite_sets(
+    suite: str, images: int, drawings: Drawings | None = None
+) -> Mapping[Condition, EvaluationSet]:
+    """What each column of a suite is measured on.
+
+    Args:
+        suite: One of ``SUITES``.
+        images: Scenes for each column; of the shipped ones there are six.
+        drawings: Read from the cache folder by default; the shipped scenes need none.
+
+    Raises:
+        FileNotFoundError: The drawings have not been prepared.
+        ValueError: There is no such suite.
+    """
+    from ovseg.datasets.emoji import Drawings
+    from ovseg.evaluation.sets import emoji_set, open_set
+
+    if suite not in SUITES:
+        raise ValueError(f"unknown suite {suite!r}; there are: {', '.join(SUITES)}")
+    if suite == "emoji_small":
+        shipped = [condition for condition in CONDITIONS if condition.split == "test"]
+        return {condition: open_set(str(_SHIPPED / condition.group)) for condition in shipped}
+    drawings = drawings or Drawings.load()
+    return {
+        condition: emoji_set(
+            condition.split, (condition.group,), length=images, classes=_WORDS, drawings=drawings
+        )
+        for condition in CONDITIONS
+    }
+
+
 def run_suite(
-    folder: Path, *, images: int = 24, rows: Sequence[str] | None = None, say: Callable[[str], None] = print
+    folder: Path,
+    *,
+    suite: str = "emoji",
+    images: int = 24,
+    rows: Sequence[str] | None = None,
+    say: Callable[[str], None] = print,
 ) -> list[Path]:
     """Measures every row in a process of its own, and writes ``suite.json`` and ``suite.md``.
 
@@ -71,6 +124,7 @@ def run_suite(
 
     Args:
         folder: Where to.
+        suite: One of ``SUITES``.
         images: Scenes for each column.
         rows: Names of models; by default ``suite_rows()``.
         say: Told about each row.
@@ -80,16 +134,15 @@ def run_suite(
 
     Raises:
         FileNotFoundError: The drawings have not been prepared.
+        ValueError: There is no such suite.
     """
-    from ovseg.datasets.emoji import Drawings
-
-    Drawings.load()  # says at once what is missing
+    suite_sets(suite, images)  # says at once what is missing
     names = suite_rows() if rows is None else list(rows)
     found = []
     for name in names:
         say(f"measuring {name}")
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            row = pool.submit(_measure_row, name, images, folder).result()
+            row = pool.submit(_measure_row, name, suite, images, folder).result()
         _write(folder / f"{name}.json", json.dumps(row, indent=1) + "\n")
         found.append(row)
     _write(folder / "suite.json", json.dumps(found, indent=1) + "\n")
@@ -102,24 +155,21 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _measure_row(name: str, images: int, folder: Path) -> dict[str, Any]:
-    from ovseg.datasets.emoji import Drawings
+def _measure_row(name: str, suite: str, images: int, folder: Path) -> dict[str, Any]:
     from ovseg.evaluation.memory import current_memory, forget_peak_memory, peak_memory
-    from ovseg.evaluation.sets import emoji_set
     from ovseg.vocab.cache import weights_hash
 
     warnings.simplefilter("ignore", UserWarning)  # of words that a small tower confuses: the table shows it
-    drawings = Drawings.load()
-    predictor = ovseg.load(name, device="cpu")
+    predictor, sets = ovseg.load(name, device="cpu"), suite_sets(suite, images)
+    images = min(images, *map(len, sets.values()))
     key = {"images": images, "version": ovseg.__version__, "weights": weights_hash(predictor.model)[:16]}
     path = folder / f"{name}.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if all(stored.get(name) == value for name, value in key.items()):
         return stored
-    everything = emoji_set("test", ("base",), length=1, classes=_WORDS, drawings=drawings)
-    predictor.set_vocabulary(everything.vocabulary)  # so that what follows is the method alone
+    predictor.set_vocabulary(next(iter(sets.values())).vocabulary)  # so that what follows is the method alone
     before = current_memory() if forget_peak_memory() else None
-    found = measure(predictor, drawings, images, folder / "records" / f"{name}.{key['weights']}")
+    found = measure_sets(predictor, sets, images, folder / "records" / f"{name}.{key['weights']}")
     memory = None if before is None else round(peak_memory() - before, 1)
     return {**found, **key, "peak_memory_mb": memory}
 
@@ -127,7 +177,7 @@ def _measure_row(name: str, images: int, folder: Path) -> dict[str, Any]:
 def measure(
     predictor: Predictor, drawings: Drawings, images: int, folder: Path | None = None
 ) -> dict[str, Any]:
-    """One row: for each condition the mean over scenes of the mIoU, in percent, with half its 95 % interval.
+    """One row of the suite ``emoji``, see ``measure_sets``.
 
     Args:
         predictor: The model.
@@ -135,17 +185,36 @@ def measure(
         images: Scenes for each condition.
         folder: Where records go, by which an interrupted row goes on.
     """
+    return measure_sets(predictor, suite_sets("emoji", images, drawings), images, folder)
+
+
+def measure_sets(
+    predictor: Predictor,
+    sets: Mapping[Condition, EvaluationSet],
+    images: int | None = None,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """For each condition the mean over scenes of the mIoU, in percent, with half its 95 % interval.
+
+    Args:
+        predictor: The model.
+        sets: What is shown to it.
+        images: Scenes for each condition; all by default.
+        folder: Where records go, by which an interrupted row goes on.
+
+    Returns:
+        ``name``, ``columns`` (figures by the name of the condition) and ``seconds_per_image``.
+
+    Raises:
+        RuntimeError: A scene could not be segmented.
+    """
     from ovseg.evaluation.evaluate import evaluate
     from ovseg.evaluation.report import image_mean, percent
-    from ovseg.evaluation.sets import emoji_set
 
     columns, seconds = {}, []
-    for condition in CONDITIONS:
-        data = emoji_set(
-            condition.split, (condition.group,), length=images, classes=_WORDS, drawings=drawings
-        )
+    for condition, data in sets.items():
         where = None if folder is None else folder / condition.name.replace(", ", ".").replace(" ", "_")
-        found = evaluate(predictor, data, folder=where, present_only=condition.present)
+        found = evaluate(predictor, data, folder=where, limit=images, present_only=condition.present)
         assert found is not None  # one process
         if found.failures:
             raise RuntimeError(f"{predictor.name}: {found.failures[0].error}")
@@ -189,43 +258,3 @@ def regressions(
             if value < column["image_miou"] - points:
                 fallen.append(f"{old['name']}, {name}: {column['image_miou']:.1f} -> {value:.1f}")
     return fallen
-
-
-def suite_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown of the rows, the best on pairs-only towers first."""
-    return "\n".join(_lines(rows)) + "\n"
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    names = [condition.name for condition in CONDITIONS]
-    yield "# EmojiScenes: all methods on the embedded towers"
-    yield ""
-    yield (
-        "mIoU in percent, mean over scenes ± half its 95 % interval, drawings of an artist that no tower "
-        "was trained on but for the first column. *present*: the model is told which words are in the scene; "
-        "*all words*: it chooses among all. A demonstration and a regression test on drawings: only rows on "
-        "a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly. MB: the "
-        "peak over a process that has loaded the model and encoded the words."
-    )
-    yield ""
-    yield f"| model | {' | '.join(names)} | s / image | MB |"
-    yield "|---|" + "---|" * (len(names) + 2)
-    first = names[1]
-    ranked = sorted(
-        rows,
-        key=lambda row: (not row["name"].endswith("emoji_pairs"), -row["columns"][first]["image_miou"]),
-    )
-    for row in ranked:
-        cells = [
-            " ± ".join(
-                f"{value:.1f}"
-                for key in ("image_miou", "interval")
-                if (value := row["columns"][name][key]) is not None
-            )
-            for name in names
-        ]
-        memory = row.get("peak_memory_mb")
-        yield (
-            f"| {row['name']} | {' | '.join(cells)} | {row['seconds_per_image']:.2f} | "
-            f"{'–' if memory is None else f'{memory:.0f}'} |"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ovseg.datasets.emoji import ARTISTS, WordTable, word_table
 from ovseg.towers.converters import to_open_clip
 from ovseg.towers.weights import load_clip
 from ovseg.training.clip_pretraining import CLIPPretrainer
+from ovseg.training.curves import read_curves
 
 __all__ = ["export_learned", "export_tower", "full_state_dict", "load_pretrainer", "model_card"]
 
@@ -58,6 +60,8 @@ def export_tower(
 ) -> Path:
     """Writes ``<name>.safetensors`` and ``<name>.json`` as ``ovseg.towers`` reads them.
 
+    The card holds the curves of the training, where its logs lie beside the checkpoint.
+
     Args:
         config: Of the training.
         checkpoint: Of ``AtomicRunner``.
@@ -67,20 +71,35 @@ def export_tower(
     """
     cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
     model = load_pretrainer(cfg, checkpoint)
-    half = {key: value.half().contiguous() for key, value in full_state_dict(model).items()}
+    half = {key: _half(value) for key, value in full_state_dict(model).items()}
     settings = cfg.to_dict()["model"]
     described = {
         "model_cfg": settings["model"],
         "preprocess_cfg": {"mean": settings["mean"], "std": settings["std"]},
-        "card": {**model_card(word_table(), settings["groups"]), **card},
+        "card": {
+            **model_card(word_table(), settings["groups"]),
+            **card,
+            "curves": read_curves(Path(checkpoint).parent),
+        },
     }
     path = Path(folder) / f"{name}.safetensors"
     with atomic_path(path) as temporary:
         save_file(half, temporary, metadata={"format": "pt"})
         temporary.chmod(0o644)  # safetensors leaves it to its owner
     with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(_readable(described), encoding="utf-8")
     return path
+
+
+def _half(value: Tensor) -> Tensor:
+    """Counters stay whole."""
+    return (value.half() if value.is_floating_point() else value).contiguous()
+
+
+def _readable(described: Mapping[str, Any]) -> str:
+    """JSON in lines, but lists of numbers on one each."""
+    text = json.dumps(described, indent=1, ensure_ascii=False)
+    return re.sub(r"\[\s+([-+.\de,\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def export_learned(model: nn.Module, base: str, path: str | Path) -> Path:

@@ -9,14 +9,25 @@ from typing import Any
 import torch
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ovseg._files import atomic_path
+from ovseg.datasets.emoji import ARTISTS
 from ovseg.evaluation.emoji import EmojiEvaluation, evaluate_tower
 from ovseg.training.clip_pretraining import clamp_scale, whiten_patches
+from ovseg.training.curves import plot_curves, read_curves
+from ovseg.training.export import export_tower, load_pretrainer
 
-__all__ = ["AtomicRunner", "EmojiEvaluationHook", "PretrainHook", "StepSampler", "step_loader"]
+__all__ = [
+    "AtomicRunner",
+    "EmojiEvaluationHook",
+    "PretrainHook",
+    "StepSampler",
+    "TowerCardHook",
+    "step_loader",
+]
 
 
 class AtomicRunner(Runner):
@@ -100,11 +111,14 @@ class PretrainHook(Hook):
         model = runner.model
         if runner.iter > 0 or runner._load_from or model.start is not None:
             return
+        whiten_patches(model.visual.conv1, self.first_images(runner))
+
+    def first_images(self, runner: Runner) -> Tensor:
+        """(B, 3, s, s) images of the first steps, normalised, cut to the size of the smallest."""
         dataset = runner.train_dataloader.dataset
         images = [torch.from_numpy(dataset[step]["image"]) for step in range(self.batches)]
         size = min(image.shape[1] for image in images)
-        small = torch.cat([model.normalise(image[:, :size, :size]) for image in images])
-        whiten_patches(model.visual.conv1, small)
+        return torch.cat([runner.model.normalise(image[:, :size, :size]) for image in images])
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leaves out the log's history, whose objects torch's safe loader refuses; it is in the log files."""
@@ -143,3 +157,38 @@ class EmojiEvaluationHook(Hook):
         )
         line = "  ".join(f"{key} {value:.1f}" for key, value in figures.items())
         runner.logger.info(f"{self.what.split} artist at step {runner.iter + 1}: {line}")
+
+
+class TowerCardHook(Hook):
+    """Writes, after the last step, tower and card (``<name>.safetensors``, ``.json``) and ``curves.png``.
+
+    Both the validation and the test artist are measured, the latter for the first time.
+
+    Args:
+        name: ``<tower>.<tag>``.
+        **what: Fields of ``EmojiEvaluation`` but ``split``.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, name: str, **what: Any) -> None:
+        self.name, self.what = name, what
+
+    def after_train(self, runner: Runner) -> None:
+        checkpoint = find_latest_checkpoint(runner.work_dir)
+        model, data = load_pretrainer(runner.cfg, checkpoint), runner.train_dataloader.dataset
+        figures: dict[str, Any] = {"unit": "percent", **self.what}
+        for split in ("val", "test"):
+            what = EmojiEvaluation(split=split, **self.what)
+            found = evaluate_tower(model.clip, model.tokenizer, model.normalise, data.composer.drawings, what)
+            artists = " and ".join(artist.name for artist in ARTISTS if artist.split == split)
+            figures[split] = {"artist": artists, **{key: round(value, 1) for key, value in found.items()}}
+        card = {
+            "recipe": "/".join(Path(runner.cfg.filename).parts[-3:]),
+            "steps": runner.iter,
+            "images": data.count_images(runner.iter),
+            "figures": figures,
+        }
+        path = export_tower(runner.cfg, checkpoint, self.name, runner.work_dir, card)
+        plot_curves(read_curves(runner.work_dir), path.with_name("curves.png"))
+        runner.logger.info(f"wrote {path} and its card")

@@ -15,6 +15,7 @@ from emoji_fakes import fake_drawings, write_fake_drawings
 
 import ovseg
 from ovseg.evaluation import suite
+from ovseg.evaluation.suite_table import suite_table
 from ovseg.methods.method import EMOJI_PROTOCOL
 
 
@@ -60,14 +61,14 @@ class InProcess:
 def test_rows_are_measured_once(tmp_path, monkeypatch, tiny_clip):
     measured = []
 
-    def measure(predictor, drawings, images, folder):
+    def measure(predictor, sets, images, folder):
         measured.append(folder.name)
         return fake_row(predictor.name, images, folder)
 
     write_fake_drawings(tmp_path)
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path))
     monkeypatch.setattr(suite, "ProcessPoolExecutor", InProcess)
-    monkeypatch.setattr(suite, "measure", measure)
+    monkeypatch.setattr(suite, "measure_sets", measure)
     monkeypatch.setattr(ovseg, "load", lambda name, **k: ovseg.build("maskclip", tiny_clip), raising=False)
     options = {"rows": ["a_vit_tiny.emoji"], "say": lambda text: None}
     paths = suite.run_suite(tmp_path / "out", images=2, **options)
@@ -97,7 +98,7 @@ def test_figures_that_fell():
 
 def test_table_ranks_fair_rows_first():
     rows = [fake_row(name, 2, None) for name in ("x.emoji", "long_name.emoji", "y.emoji_pairs")]
-    lines = [line for line in suite.suite_table(rows).splitlines() if line.startswith("| ")]
+    lines = [line for line in suite_table(rows).splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in lines] == [
         "model", "y.emoji_pairs", "long_name.emoji", "x.emoji"
     ]  # fmt: skip

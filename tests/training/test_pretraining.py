@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ovseg.datasets.emoji import EmojiBatches, Stage, training_texts, word_table
-from ovseg.evaluation.emoji import READOUTS, EmojiEvaluation, evaluate_tower
+from ovseg.evaluation.emoji import READOUTS
 from ovseg.towers.tokenizer import Tokenizer
 from ovseg.towers.weights import load_clip
 from ovseg.training.clip_pretraining import CLIPPretrainer, whiten_patches
-from ovseg.training.export import export_tower, full_state_dict
+from ovseg.training.curves import read_curves
+from ovseg.training.export import full_state_dict
 from ovseg.training.loop import StepSampler, step_loader
 from ovseg.training.losses import RegionTargets, caption_loss, name_loss, patch_loss, region_loss
 from ovseg.training.optim import MuonAdamWConstructor, StableDecayLR
@@ -309,17 +311,24 @@ def small_config(**changes) -> Config:
             "default_hooks.checkpoint.interval": 2,
             "custom_hooks.2.interval": 4,
             "custom_hooks.2.scenes": 2,
+            "custom_hooks.3.scenes": 1,
+            "custom_hooks.3.name": "tiny.x",
             **changes,
         }
     )
     return cfg
 
 
+def without_card(cfg: Config) -> Config:
+    cfg.custom_hooks = cfg.custom_hooks[:3]
+    return cfg
+
+
 def test_training_stops_resumes_and_exports(tmp_path, monkeypatch):
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path))
     write_fake_drawings(tmp_path)
-    train(small_config(), tmp_path / "straight")
-    train(small_config(**{"train_cfg.max_iters": 2}), tmp_path / "halves")
+    train(without_card(small_config()), tmp_path / "straight")
+    train(without_card(small_config(**{"train_cfg.max_iters": 2})), tmp_path / "halves")
     train(small_config(), tmp_path / "halves", resume=True)
     straight, halves = (
         torch.load(tmp_path / run / "iter_4.pth", weights_only=True) for run in ("straight", "halves")
@@ -328,9 +337,7 @@ def test_training_stops_resumes_and_exports(tmp_path, monkeypatch):
         assert torch.equal(value, halves["state_dict"][name]), name
     assert not list(tmp_path.glob("**/.ovseg-*"))
 
-    path = export_tower(
-        small_config(), tmp_path / "halves/iter_4.pth", "tiny.x", tmp_path / "out", {"figures": 1}
-    )
+    path = tmp_path / "halves" / "tiny.x.safetensors"
     loaded = load_clip(path)
     assert loaded.info.mean == tuple(small_config().model.mean)
     assert loaded.info.background_words == word_table().textures
@@ -342,16 +349,34 @@ def test_training_stops_resumes_and_exports(tmp_path, monkeypatch):
     untouched = torch.ones(len(rows), dtype=torch.bool)
     untouched[ids] = False
     assert not rows[untouched].any() and rows[ids].any(dim=1).all()
-    figures = evaluate_tower(
-        loaded.model,
-        loaded.tokenizer,
-        pretrainer().normalise,
-        fake_drawings(),
-        EmojiEvaluation("val", scenes=2),
-    )
-    assert set(figures) == {
-        "cls_top1", "pooled_top1_value", "pooled_top1_maskclip", "object_iou_value", "object_iou_maskclip",
-    }  # fmt: skip
+    card = json.loads(path.with_suffix(".json").read_text())["card"]
+    assert card["steps"] == 4 and 12 <= card["images"] <= 16
+    assert card["recipe"] == "configs/emoji/clip_vit_tiny.py"
+    paths = {f"{what}_{path}" for what in ("pooled_top1", "object_iou") for path in ("value", "maskclip")}
+    for split, artist in (("val", "streamline"), ("test", "twemoji")):
+        figures = card["figures"][split]
+        assert figures.pop("artist") == artist
+        assert set(figures) == {"cls_top1", *paths}
+        assert all(0 <= value <= 100 for value in figures.values())
+    assert card["curves"]["val/cls_top1"]["step"] == [2, 4]
+    assert (tmp_path / "halves" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def log(folder: Path, run: str, rows: list[dict[str, float]]) -> None:
+    path = folder / run / "vis_data" / "scalars.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_curves_follow_the_run_that_was_gone_on_from(tmp_path):
+    log(tmp_path, "20260101_000000", [{"loss": 9.0 - i, "lr": 1.0, "step": i} for i in range(1, 7)])
+    log(tmp_path, "20260101_010000", [{"loss": 0.5, "step": 4}, {"val/x": 12.3456, "step": 4}])
+    curves = read_curves(tmp_path)
+    assert curves["loss"] == {"step": [1, 2, 3, 4], "value": [8, 7, 6, 0.5]}
+    assert curves["lr"]["step"] == [1, 2, 3]
+    assert curves["val/x"] == {"step": [4], "value": [12.35]}
+    assert read_curves(tmp_path, most=2)["loss"]["step"] == [2, 4]
+    assert read_curves(tmp_path / "nothing") == {}
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

@@ -95,6 +95,10 @@ class EmojiBatches(Sequence[dict[str, Any]]):
             "step": step,
         }
 
+    def count_images(self, steps: int) -> int:
+        """Images in the batches of the first steps."""
+        return sum(self._size(step, random_state(self.seed, _STREAM, step))[1] for step in range(steps))
+
     def _size(self, step: int, rng: np.random.RandomState) -> tuple[int, int]:
         """(pixels, images) of a step."""
         stage = next((stage for stage in self.stages if step < stage.until), self.stages[-1])
