@@ -1,6 +1,7 @@
 """Runs a benchmark of ``ovseg.benchmark`` and prints one line of JSON per measurement.
 
 python tools/benchmark.py text --threads 2 --json text.jsonl
+python tools/benchmark.py training_free --row cliptrase --row lposs
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch
 
 import ovseg.benchmark
 
-NAMES = sorted(m.name for m in pkgutil.iter_modules(ovseg.benchmark.__path__) if m.name != "harness")
+_HELPERS = {"harness", "replay"}
+NAMES = sorted({module.name for module in pkgutil.iter_modules(ovseg.benchmark.__path__)} - _HELPERS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,11 +25,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the lines to this file too")
     parser.add_argument("--threads", type=int, metavar="N", help="torch's threads (default: torch's choice)")
+    parser.add_argument(
+        "--row", action="append", metavar="ROW", help="only this, of a benchmark that has rows; repeatable"
+    )
+    parser.add_argument("--part", nargs="+", metavar="NAME", help="only these, of a benchmark with ``PARTS``")
     arguments = parser.parse_args(argv)
+    module = importlib.import_module(f"ovseg.benchmark.{arguments.name}")
+    known = getattr(module, "ROWS", ())
+    if unknown := set(arguments.row or ()) - set(known):
+        rows = f"its rows: {', '.join(known)}" if known else "it has no rows to choose from"
+        parser.error(f"{arguments.name} has no row {sorted(unknown)[0]!r}; {rows}")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     lines = []
-    for measurement in importlib.import_module(f"ovseg.benchmark.{arguments.name}").run():
+    for measurement in module.run(arguments.row) if arguments.row else module.run():
         lines.append(json.dumps(measurement))
         print(lines[-1], flush=True)
     if arguments.json:

@@ -27,7 +27,31 @@ from typing import Any
 
 from ovseg.evaluation.memory import peak_memory as peak_memory_mb
 
-__all__ = ["compare", "fresh_run", "max_difference", "peak_memory", "record", "time_command", "time_ms"]
+__all__ = [
+    "compare",
+    "compare_times",
+    "fresh_run",
+    "in_turn",
+    "max_difference",
+    "peak_memory",
+    "record",
+    "time_command",
+    "time_ms",
+]
+
+
+def max_difference(ours: Any, reference: Any) -> float:
+    """Greatest absolute difference of two tensors or arrays of one shape.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    import numpy as np
+
+    a, b = (np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in (ours, reference))
+    if a.shape != b.shape:
+        raise ValueError(f"results of shapes {a.shape} and {b.shape} cannot be compared")
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
 
 
 def compare(
@@ -36,37 +60,57 @@ def compare(
     reference: Callable[[], Any],
     *,
     repeats: int = 5,
-    difference: Callable[[Any, Any], float] | None = None,
+    difference: Callable[[Any, Any], float] | None = max_difference,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Times two ways to the same result, in turn (A B A B), after one run of each to warm up.
-
-    Other processes slow both sides of a turn alike, so the ratio holds where the times do not.
 
     Args:
         name: ``benchmark.measurement``.
         ours: One run of this package; its result is compared.
         reference: One run of what it is measured against.
         repeats: Turns that are timed.
-        difference: Of the two results; default :func:`max_difference`.
+        difference: Of the two results; None where they are of two kinds.
         **parameters: What was measured (sizes, counts), copied into the record.
 
     Returns:
-        A record with ``ours_ms`` and ``reference_ms`` (medians), ``ratio`` (reference over ours: how many
-        times faster we are), ``ratio_range`` (least and greatest over the turns) and ``difference``.
+        The record of ``compare_times``, with ``difference`` (null where nothing was compared).
     """
-    gap = (difference or max_difference)(ours(), reference())
-    turns = [(_once(ours), _once(reference)) for _ in range(repeats)]
-    ours_ms, reference_ms = (statistics.median(side) for side in zip(*turns))
-    ratios = [theirs / own for own, theirs in turns]
+    results = ours(), reference()
+    gap = None if difference is None else difference(*results)
+    return compare_times(name, *in_turn(ours, reference, repeats=repeats), difference=gap, **parameters)
+
+
+def in_turn(*sides: Callable[[], Any], repeats: int) -> list[list[float]]:
+    """Milliseconds of each side, ``repeats`` times, in turn (A B C A B C). Warming up is the caller's."""
+    return [list(times) for times in zip(*([_once(side) for side in sides] for _ in range(repeats)))]
+
+
+def compare_times(
+    name: str, ours: Sequence[float], reference: Sequence[float], **parameters: Any
+) -> dict[str, Any]:
+    """A record of two sides that took turns.
+
+    Other processes slow both sides of a turn alike, so the ratio holds where the times do not.
+
+    Args:
+        name: ``benchmark.measurement``.
+        ours: Milliseconds of each turn.
+        reference: As ``ours``, of the same turns.
+        **parameters: Copied into the record.
+
+    Returns:
+        A record with ``ours_ms`` and ``reference_ms`` (medians), ``ratio`` (reference over ours: how many
+        times faster we are; the median over the turns) and ``ratio_range`` (least and greatest).
+    """
+    ratios = [theirs / own for own, theirs in zip(ours, reference)]
     return record(
         name,
-        ours_ms=_round(ours_ms),
-        reference_ms=_round(reference_ms),
-        ratio=_round(reference_ms / ours_ms),
+        ours_ms=_round(statistics.median(ours)),
+        reference_ms=_round(statistics.median(reference)),
+        ratio=_round(statistics.median(ratios)),
         ratio_range=[_round(min(ratios)), _round(max(ratios))],
-        difference=gap,
-        repeats=repeats,
+        repeats=len(ratios),
         **parameters,
     )
 
@@ -129,20 +173,6 @@ def fresh_run(prepare: Callable[..., Callable[[], Any]], **arguments: Any) -> tu
     """
     milliseconds, peak = _child_run(prepare, arguments, step=True)
     return milliseconds, peak - _child_run(prepare, arguments, step=False)[1]
-
-
-def max_difference(ours: Any, reference: Any) -> float:
-    """Greatest absolute difference of two tensors or arrays of one shape.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    import numpy as np
-
-    a, b = (np.asarray(x.detach().cpu() if hasattr(x, "detach") else x) for x in (ours, reference))
-    if a.shape != b.shape:
-        raise ValueError(f"results of shapes {a.shape} and {b.shape} cannot be compared")
-    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max(initial=0.0))
 
 
 def _once(run: Callable[[], Any]) -> float:

@@ -2,104 +2,178 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import cycle
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.benchmark.harness import compare, peak_memory, record
-from ovseg.dense.readout import Readout
+from ovseg.benchmark.harness import compare, compare_times, in_turn, peak_memory, record
+from ovseg.benchmark.replay import Replay, towers_of
 from ovseg.dense.score_field import ScoreField
 from ovseg.dense.windows import WindowGrid, slide
 from ovseg.inference.decision import decide
 from ovseg.inference.predictor import Predictor
-from ovseg.inference.steps import Softmax
+from ovseg.inference.steps import SamRefine, Softmax
 from ovseg.vocab.vocabulary import Vocabulary, VocabularyClass
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from ovseg.towers.weights import LoadedClip
+
+__all__ = ["ROWS", "run"]
 
 _SIZE = (480, 640)
 _WORDS = 150
 _SCALE = 40.0
-# Each with the windows of its own protocol for 150 words, without PAMR.
-_METHODS = {
-    "sclip": "ade150",
-    "clearclip": "ade150",
-    "naclip": "ade150_no_pamr",
-    "gem": "ade150",
-    "cliptrase": "ade150",
-    "proxyclip": "ade150",
-}
 
 
-def run() -> Iterator[dict[str, Any]]:
-    """Yields, for each method, a record for the following.
+@dataclass(frozen=True)
+class _Row:
+    """A method with a protocol of its own for 150 words.
 
-    ``training_free.features``: the method's readout against the bare towers on the same windows.
-    ``training_free.outside``: all that is not towers and readout, against the bare towers: a ratio of 10
-    means a tenth of their time. ``training_free.scores``: of that, from scores of windows to labels, against
-    one window at a time at full size; with peak memory.
+    Attributes:
+        method: Its name.
+        protocol: Gives size and windows.
+        turns: Of towers, readout and the rest. Few where a turn is long.
+        part: Method of the model whose share is told apart, where arithmetic on pixels is what the method is.
+        sam_refine: Whether SAM's mask decoder, one more network, redraws the regions.
     """
-    for method, protocol in _METHODS.items():
-        yield from _measure(method, protocol)
-    for name, grid in _grids().items():
-        yield from _scores_to_labels(name, grid)
+
+    method: str
+    protocol: str = "ade150"
+    turns: int = 5
+    part: str | None = None
+    sam_refine: bool = False
+
+
+_METHODS = {
+    "sclip": _Row("sclip"),
+    "clearclip": _Row("clearclip"),
+    "naclip": _Row("naclip", "ade150_no_pamr"),
+    "naclip_pamr": _Row("naclip"),
+    "gem": _Row("gem"),
+    "cliptrase": _Row("cliptrase", turns=9),
+    "resclip": _Row("resclip", part="patch_labels"),
+    "proxyclip": _Row("proxyclip", turns=2),
+    "trident": _Row("trident", turns=2),
+    "trident_sam_refine": _Row("trident", turns=2, sam_refine=True),
+    "lposs": _Row("lposs", turns=3),
+    "lposs_plus": _Row("lposs_plus", turns=2, part="spread_pixels"),
+}
+_GRIDS = {  # short side, window and step of protocols above that have windows
+    "336:224/112": (336, 224, 112),
+    "448:448/224": (448, 448, 224),
+    "448:336/112": (448, 336, 112),
+    "448:224/112": (448, 224, 112),
+}
+ROWS = (*_METHODS, *_GRIDS)
+"""What ``run`` measures."""
+
+
+def run(rows: Collection[str] = ROWS) -> Iterator[dict[str, Any]]:
+    """Yields, for each method, records of the following.
+
+    ``training_free.readout``: the method's readout against the bare towers on the same windows.
+    ``training_free.outside``: all that is not towers and readout, against the bare towers: a ratio of 10
+    means a tenth of their time. Where ``without`` names a part of the method, its results were at hand.
+
+    And for each grid of windows: ``training_free.scores``, from the scores of windows to labels, against one
+    window at a time at full size, and ``training_free.memory``, the peak of both in fresh processes.
+    """
+    for name in rows:
+        if name in _METHODS:
+            yield from _measure(name, _METHODS[name])
+        else:
+            yield from _scores_to_labels(name, _GRIDS[name])
 
 
 @torch.inference_mode()
-def _measure(method: str, protocol: str) -> Iterator[dict[str, Any]]:
-    predictor = _predictor(method, protocol)
-    model, image = predictor.model, _photograph()
-    windows = list(predictor._view(image).batches())
-    parameters = {"method": method, "windows": sum(map(len, windows)), "size": _SIZE, "words": _WORDS}
+def _measure(name: str, row: _Row) -> Iterator[dict[str, Any]]:
+    predictor, image = _predictor(row), _photograph()
+    towers = towers_of(predictor.model)
+    part = [Replay(predictor.model, row.part)] if row.part else []
 
-    def towers() -> None:
-        for batch in windows:
-            model.clip.visual.forward_dense(batch, Readout())
-            if method == "proxyclip":
-                model.auxiliary(batch)(model.pixels(batch))
-
-    def features() -> None:
-        for batch in windows:
-            model.features(batch)
-
-    def unlike(ours: Any, reference: Any) -> float:
-        return 0.0  # they do not compute the same thing
-
-    yield compare("training_free.features", features, towers, repeats=3, difference=unlike, **parameters)
-    answers = cycle([model.features(batch) for batch in windows])
-    model.features = lambda batch: next(answers)
-
-    def outside() -> None:
+    def segment() -> None:
         predictor.segment(image, keep_image=False)
 
-    yield compare("training_free.outside", outside, towers, repeats=3, difference=unlike, **parameters)
+    for replay in (*towers, *part):
+        replay.record()
+    segment()
+
+    def bare() -> None:
+        for tower in towers:
+            tower.bare()
+
+    def readout() -> None:
+        for tower in towers:
+            tower.again()
+
+    rest = [_playing(segment, towers)]
+    if part:
+        rest.append(_playing(segment, [*towers, *part]))
+    for side in (bare, *rest):  # warms up; the readout has run
+        side()
+    bare_ms, readout_ms, *rest_ms = in_turn(bare, readout, *rest, repeats=row.turns)
+    facts = {
+        "row": name, "protocol": row.protocol, "windows": towers[0].images, "size": _SIZE, "words": _WORDS,
+    }  # fmt: skip
+    yield compare_times("training_free.readout", readout_ms, bare_ms, **facts)
+    for without, times in zip((None, row.part), rest_ms):
+        yield compare_times("training_free.outside", times, bare_ms, without=without, **facts)
 
 
-def _predictor(method: str, protocol: str) -> Predictor:
-    """ViT-B/16 with random weights; the time does not depend on them."""
+def _playing(segment: Callable[[], None], replays: Sequence[Replay]) -> Callable[[], None]:
+    def step() -> None:
+        for replay in replays:
+            replay.play()
+        segment()
+        for replay in replays:
+            replay.stop()
+
+    return step
+
+
+def _predictor(row: _Row) -> Predictor:
+    """Towers with random weights; the time does not depend on them."""
     from ovseg.api import build
-    from ovseg.towers.auxiliary import auxiliary_info
+    from ovseg.methods.registry import get_method
+
+    torch.manual_seed(0)
+    cls = get_method(row.method)
+    protocol = cls.protocols[row.protocol]
+    steps = tuple(step for step in protocol.steps if row.sam_refine or not isinstance(step, SamRefine))
+    fields = {field: _auxiliary(getattr(cls, field)) for field in ("auxiliary", "sam") if hasattr(cls, field)}
+    predictor = build(row.method, _clip(), protocol=replace(protocol, steps=steps), **fields)
+    predictor.set_vocabulary([f"thing number {k}" for k in range(_WORDS)], templates=["{}"])
+    return predictor
+
+
+def _clip() -> LoadedClip:
     from ovseg.towers.clip import CLIP, architecture
-    from ovseg.towers.dino import SelfSupervisedViT, create_vit
     from ovseg.towers.table import TowerInfo
     from ovseg.towers.tokenizer import Tokenizer
     from ovseg.towers.weights import LoadedClip
 
-    torch.manual_seed(0)
-    fields: dict[str, Any] = {}
-    if method == "proxyclip":
-        info = auxiliary_info("dino_vit_b8")
-        fields["auxiliary"] = SelfSupervisedViT(create_vit(info), info).eval()
     config = architecture("ViT-B-16-quickgelu")
-    clip = LoadedClip(CLIP(config).eval(), Tokenizer(config.text.context_length), TowerInfo("random", ""))
-    predictor = build(method, clip, protocol=protocol, **fields)
-    predictor.set_vocabulary([f"thing number {k}" for k in range(_WORDS)], templates=["{}"])
-    return predictor
+    return LoadedClip(CLIP(config).eval(), Tokenizer(config.text.context_length), TowerInfo("random", ""))
+
+
+def _auxiliary(name: str) -> Any:
+    from ovseg.towers.auxiliary import auxiliary_info
+
+    info = auxiliary_info(name)
+    if info.family == "vit":
+        from ovseg.towers.dino import SelfSupervisedViT, create_vit
+
+        return SelfSupervisedViT(create_vit(info), info).eval()
+    from segment_anything import sam_model_registry
+
+    from ovseg.towers.sam import SamTower
+
+    return SamTower(sam_model_registry[info.arch](), info).eval()
 
 
 def _photograph() -> np.ndarray:
@@ -111,11 +185,6 @@ def _photograph() -> np.ndarray:
     return image.clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def _grids() -> dict[str, tuple[int, int, int]]:
-    """Short side, window and step of the protocols above that have windows."""
-    return {"224/112": (336, 224, 112), "448/224": (448, 448, 224), "336/112": (448, 336, 112)}
-
-
 @torch.inference_mode()
 def _scores_to_labels(name: str, grid: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
     ours, naive = _ours(*grid), _naive(*grid)
@@ -123,20 +192,16 @@ def _scores_to_labels(name: str, grid: tuple[int, int, int]) -> Iterator[dict[st
     full = ScoreField.from_windows(scores, windows, _SIZE).full()
     top = full.topk(2, dim=0).values
     clear = top[0] - top[1] > 1e-5
+    del full, top
 
     def wrong(labels: Tensor, reference: Tensor) -> float:
         return float(((labels != reference) & clear).float().mean())
 
-    line = compare(
-        "training_free.scores", ours, naive, repeats=5, difference=wrong, words=_WORDS, windows=name
-    )
-    yield line
+    facts = {"row": name, "windows": len(windows), "size": _SIZE, "words": _WORDS}
+    yield compare("training_free.scores", ours, naive, repeats=9, difference=wrong, **facts)
     arguments = dict(zip(("short", "crop", "stride"), grid))
     ours_mb, naive_mb = (peak_memory(side, **arguments) / 2**20 for side in (_ours, _naive))
-    yield record(
-        "training_free.memory", ours_mb=round(ours_mb, 1), reference_mb=round(naive_mb, 1), windows=name,
-        words=_WORDS,
-    )  # fmt: skip
+    yield record("training_free.memory", ours_mb=round(ours_mb, 1), reference_mb=round(naive_mb, 1), **facts)
 
 
 def _windows(short: int, crop: int, stride: int) -> tuple[WindowGrid, Tensor]:

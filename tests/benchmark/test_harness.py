@@ -13,24 +13,25 @@ import pytest
 import torch
 
 import ovseg.benchmark
-from ovseg.benchmark.harness import compare, max_difference, peak_memory, time_command, time_ms
+from ovseg.benchmark import harness
+from ovseg.benchmark.harness import compare, compare_times, max_difference, peak_memory, time_command, time_ms
 
 _TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
 
 
-def test_both_sides_take_turns_and_the_ratio_says_how_much_faster_we_are():
-    calls = []
+def test_both_sides_take_turns_and_the_ratio_says_how_much_faster_we_are(monkeypatch):
+    calls, seconds_gone = [], [0.0]
+    monkeypatch.setattr(harness, "time", types.SimpleNamespace(perf_counter=lambda: seconds_gone[0]))
 
     def side(name: str, seconds: float) -> torch.Tensor:
         calls.append(name)
-        time.sleep(seconds)
+        seconds_gone[0] += seconds
         return torch.tensor([1.0, 2.0 + (name == "b") / 8])
 
     line = compare("x.y", lambda: side("a", 0.01), lambda: side("b", 0.04), repeats=3, size=5)
     assert calls == ["a", "b"] * 4
-    assert 2 < line["ratio"] < 8
-    assert line["ratio_range"][0] <= line["ratio"] <= line["ratio_range"][1]
-    assert line["reference_ms"] >= 40
+    assert (line["ratio"], line["ratio_range"]) == (4, [4, 4])
+    assert (line["ours_ms"], line["reference_ms"]) == (10, 40)
     assert (line["difference"], line["size"], line["name"]) == (0.125, 5, "x.y")
     assert line["threads"] == torch.get_num_threads()
     assert {"torch", "python", "cpu", "load"} <= set(json.loads(json.dumps(line)))
@@ -41,6 +42,17 @@ def test_a_difference_of_the_callers_own():
         compare("x", lambda: "a", lambda: "b", repeats=1, difference=lambda *both: len(both))["difference"]
         == 2
     )
+
+
+def test_without_a_comparison_the_difference_is_null():
+    line = compare("x", lambda: 1, lambda: "b", repeats=1, difference=None)
+    assert json.loads(json.dumps(line))["difference"] is None
+
+
+def test_the_ratio_is_the_median_over_the_turns():
+    line = compare_times("x", [1.0, 2.0, 10.0], [4.0, 4.0, 20.0], size=3)
+    assert (line["ratio"], line["ratio_range"], line["repeats"], line["size"]) == (2, [2, 4], 3, 3)
+    assert (line["ours_ms"], line["reference_ms"]) == (2, 4)
 
 
 def test_max_difference():
@@ -81,7 +93,7 @@ def test_the_tool_prints_and_writes_a_line_per_measurement(monkeypatch, tmp_path
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     assert "text" in tool.NAMES
-    assert "harness" not in tool.NAMES
+    assert not {"harness", "replay"} & set(tool.NAMES)
     fake = types.SimpleNamespace(run=lambda: iter([{"name": "a", "ms": 1}, {"name": "b", "ms": 2}]))
     monkeypatch.setitem(sys.modules, "ovseg.benchmark.text", fake)
     assert tool.main(["text", "--json", str(tmp_path / "out.jsonl")]) == 0
@@ -91,9 +103,18 @@ def test_the_tool_prints_and_writes_a_line_per_measurement(monkeypatch, tmp_path
     with pytest.raises(SystemExit) as stop:
         tool.main(["nothing"])
     assert stop.value.code == 2
+    with pytest.raises(SystemExit):
+        tool.main(["text", "--row", "a"])
+    assert "no rows to choose from" in capsys.readouterr().err
+    fake.run, fake.ROWS = lambda rows: iter([{"rows": rows}]), ("a", "b")
+    assert tool.main(["text", "--row", "b"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": ["b"]}
+    with pytest.raises(SystemExit):
+        tool.main(["text", "--row", "c"])
+    assert "its rows: a, b" in capsys.readouterr().err
 
 
 def test_every_benchmark_has_a_run():
     for path in Path(ovseg.benchmark.__path__[0]).glob("*.py"):
-        if path.stem not in ("__init__", "harness"):
+        if path.stem not in ("__init__", "harness", "replay"):
             assert "def run(" in path.read_text(), path.name
