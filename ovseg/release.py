@@ -116,7 +116,7 @@ def write_release(
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"format": "pt", _KEY: json.dumps(header)})
+        save_file(tensors, temporary, {"format": "pt", _KEY: json.dumps(header, default=asdict)})
     return Path(path)
 
 

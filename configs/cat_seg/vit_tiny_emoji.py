@@ -1,14 +1,18 @@
-"""CAT-Seg on the embedded tower and EmojiScenes: trained on base words, used with any."""
+"""CAT-Seg on the embedded tower and EmojiScenes: the head learns from base words, and is used with any.
 
+Windows of 112 pixels, of scenes of 112 pixels (as in the global view) to 224 (as in windows). The towers stay
+as they are: what they would learn here is the hand of the training artists.
+"""
+
+from mmcv.transforms import RandomFlip, RandomResize
 from mmengine.config import read_base
 from mmengine.optim.scheduler import CosineAnnealingLR
-from mmengine.runner.loops import IterBasedTrainLoop, TestLoop, ValLoop
+from mmengine.runner.loops import IterBasedTrainLoop
+from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from torch.optim import AdamW
 
 from ovseg.datasets.emoji_scenes import BASE_CLASSES
-from ovseg.methods.cat_seg import EMOJI_HEAD
 from ovseg.models.segmentors import CATSegGroups, CATSegSegmentor
-from ovseg.training.hooks import PlainCheckpoint, SeededSteps
 
 with read_base():
     from .._base_.datasets.emoji import *  # noqa: F403
@@ -18,22 +22,32 @@ model = dict(
     type=CATSegSegmentor,
     tower="vit_tiny.emoji",
     classes=BASE_CLASSES,
-    classes_per_step=24,
-    fields=dict(grid=28, canvas=None, aggregator=EMOJI_HEAD),
+    protocol="emoji",
+    fine_tune="none",
+    classes_per_step=(1, 16, 48),
+    fields=dict(channel_dropout=0.5),
 )
 train_dataloader.update(batch_size=4)  # noqa: F405
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=1500, val_interval=500)
-val_cfg = dict(type=ValLoop)
-test_cfg = dict(type=TestLoop)
+train_dataloader["dataset"]["dataset"].update(  # noqa: F405
+    pipeline=[
+        dict(type=RandomResize, scale=(224, 224), ratio_range=(0.5, 1.0), keep_ratio=True),
+        dict(type=RandomCrop, crop_size=(112, 112)),
+        dict(type=PhotoMetricDistortion),
+        dict(type=RandomFlip, prob=0.5),
+        dict(type=PackSegInputs),
+    ]
+)
+val_dataloader = None  # it is chosen by ``ovseg eval``, which sees scenes as windows
+test_dataloader = None
+val_evaluator = None
+test_evaluator = None
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=450, val_interval=1000)
 optim_wrapper = dict(
     constructor=CATSegGroups,
-    optimizer=dict(type=AdamW, lr=1e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=0.1),
-    paramwise_cfg=dict(clip_factor=0.02),
+    optimizer=dict(type=AdamW, lr=2e-3, weight_decay=1e-2),
+    clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [dict(type=CosineAnnealingLR, T_max=1500, eta_min=0, by_epoch=False)]
+param_scheduler = [dict(type=CosineAnnealingLR, T_max=450, eta_min=0, by_epoch=False)]
+default_hooks["checkpoint"].update(save_best=None, interval=100)  # noqa: F405
 default_hooks["visualization"].update(draw=False)  # noqa: F405  # scenes are no files
-custom_hooks = [  # no averaged weights; checkpoints hold the whole model
-    dict(type=SeededSteps, seed=0),
-    dict(type=PlainCheckpoint, trained_only=False),
-]
+default_hooks["logger"].update(interval=10)  # noqa: F405

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,12 @@ from ovseg.methods.cat_seg.aggregator import Aggregator
 from ovseg.methods.cat_seg.config import AggregatorConfig
 from ovseg.methods.cat_seg.converter import to_published_aggregator
 from ovseg.methods.cat_seg.loss import segmentation_loss
+from ovseg.towers.linear import linear
 
-__all__ = ["multiply_adds", "run"]
+__all__ = ["PARTS", "multiply_adds", "run"]
 
+PARTS = ("forward", "memory", "training")
+_CLASSES = (20, 150, 847)
 _GRID = 24
 _CONFIG = AggregatorConfig()
 _CHUNK = 8  # classes at once in the bare arithmetic; ours has as many per thread
@@ -31,36 +34,63 @@ _PLAIN = Path(__file__).resolve().parents[2] / "tests" / "methods" / "cat_seg" /
 _Inputs = tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]
 
 
-def run() -> Iterator[dict[str, Any]]:
-    """Yields ``cat_seg.forward`` for 20, 150 and 847 classes, ``cat_seg.memory`` and ``cat_seg.training``."""
-    for classes in (20, 150, 847):
-        yield _forward(classes)
-    ours, plain = (peak_memory(step, classes=847) for step in (prepare_forward, prepare_plain))
-    yield record("cat_seg.memory", classes=847, ours_mb=ours >> 20, reference_mb=plain >> 20)
-    yield _training(171)
+def run(parts: Sequence[str] = PARTS) -> Iterator[dict[str, Any]]:
+    """Measures parts, each by itself.
+
+    Args:
+        parts: Of ``PARTS``. ``forward``: time for 20, 150 and 847 classes, against the straightforward form
+            and the bare arithmetic; ``forward20`` and so on for one of them. ``memory``: peaks for 847
+            classes. ``training``: time and peak of a step.
+
+    Yields:
+        ``cat_seg.forward``, ``cat_seg.memory`` and ``cat_seg.training``.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+    if unknown := set(parts) - {*PARTS, *(f"forward{classes}" for classes in _CLASSES)}:
+        raise ValueError(f"cat_seg has no part {sorted(unknown)[0]!r}; there are: {', '.join(PARTS)}")
+    for classes in _CLASSES:
+        if {"forward", f"forward{classes}"} & set(parts):
+            yield _forward(classes)
+    if "memory" in parts:
+        ours, plain = (peak_memory(step, classes=847) for step in (prepare_forward, prepare_plain))
+        yield record("cat_seg.memory", classes=847, ours_mb=ours >> 20, reference_mb=plain >> 20)
+    if "training" in parts:
+        yield _training(171)
 
 
 @torch.inference_mode()
 def _forward(classes: int) -> dict[str, Any]:
-    """Time against the straightforward form, and as a multiple of that of the bare arithmetic."""
+    """Time against the straightforward form, and as a multiple of that of the bare arithmetic.
+
+    ``over_bare`` takes PyTorch's own matrix products; ``over_onednn`` those that are the fastest it has on
+    many processors, and the ones that ours uses.
+    """
     ours, plain = prepare_forward(classes), prepare_plain(classes)
-    bare = _bare(min(classes, _CONFIG.pad_len))
+    kept = min(classes, _CONFIG.pad_len)
     figures = compare("cat_seg.forward", ours, plain, repeats=3, classes=classes)
+    own, listed, all_of_it = (multiply_adds(classes, saved) for saved in ("all", "listed", "none"))
+    return figures | {
+        "over_bare": _share(ours, _bare(kept, torch.mm)),
+        "over_onednn": _share(ours, _bare(kept, lambda x, weight: linear(x, weight.T))),
+        "multiply_adds": own,
+        "multiply_adds_with_the_listed_savings": listed,
+        "reference_multiply_adds": all_of_it,
+    }
+
+
+def _share(ours: Callable[[], Any], bare: Callable[[], Any], turns: int = 5) -> float:
+    """Time of ours over that of the bare arithmetic, in turn as ``compare`` does it: the median."""
     bare()
     shares = []
-    for _ in range(5):  # in turn, as ``compare`` does it
+    for _ in range(turns):
         start = time.perf_counter()
         ours()
         middle = time.perf_counter()
         bare()
         shares.append((middle - start) / (time.perf_counter() - middle))
-    own, listed, all_of_it = (multiply_adds(classes, saved) for saved in ("all", "listed", "none"))
-    return figures | {
-        "over_bare": float(f"{statistics.median(shares):.3g}"),
-        "multiply_adds": own,
-        "multiply_adds_with_the_listed_savings": listed,
-        "reference_multiply_adds": all_of_it,
-    }
+    return float(f"{statistics.median(shares):.3g}")
 
 
 def prepare_forward(classes: int) -> Callable[[], Tensor]:
@@ -131,7 +161,7 @@ def _plain(head: Aggregator) -> Callable[..., Tensor]:
     return module.Straightforward(weights, _CONFIG)
 
 
-def _bare(classes: int) -> Callable[[], None]:
+def _bare(classes: int, mm: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], None]:
     """The multiply-adds of ours that grow with the classes, as bare matrix products and convolutions.
 
     Of eight classes at a time, as in ours; classes that are left over are left out.
@@ -157,12 +187,12 @@ def _bare(classes: int) -> Callable[[], None]:
     def layer() -> None:
         for _ in range(2):  # spatial: qkv, projection, MLP
             for x, weight in products:
-                torch.mm(x, weight)
+                mm(x, weight)
         for part, scores in attended:
             torch.bmm(part, part.transpose(1, 2))
             torch.bmm(scores, part)
         for x, weight in (products[0], *products[2:]):  # classes: no projection
-            torch.mm(x, weight)
+            mm(x, weight)
         torch.bmm(per_class, torch.bmm(per_class.transpose(1, 2), per_class))
 
     def run() -> None:

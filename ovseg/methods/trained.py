@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from ovseg.methods.method import Method
 from ovseg.methods.registry import get_method, list_methods
 from ovseg.towers.checkpoints import CheckpointError, check_fits, read_state_dict
-from ovseg.towers.clip import architecture
+from ovseg.towers.clip import CLIPConfig, architecture
+from ovseg.towers.clip_vit import ViTConfig
 from ovseg.towers.download import fetch_weights
-from ovseg.towers.infer import infer_config
+from ovseg.towers.infer import HEAD_WIDTH, infer_config
+from ovseg.towers.layers import Activation
 from ovseg.towers.table import TowerInfo
+from ovseg.towers.text import TextConfig
 from ovseg.towers.tokenizer import Tokenizer
 from ovseg.towers.weights import LoadedClip, build_clip, load_clip
 
@@ -57,13 +60,17 @@ def find_method(path: str | os.PathLike[str]) -> str | None:
     return next((name for name in list_methods() if get_method(name).owns(stored)), None)
 
 
-def load_trained(method: type[Method], weights: Any, allow_download: bool = True) -> Trained | None:
+def load_trained(
+    method: type[Method], weights: Any, allow_download: bool = True, activation: Activation | None = None
+) -> Trained | None:
     """The weights of a trained model of a method, by the name in ``Method.trained`` or from a file.
 
     Args:
         method: The method.
         weights: As for ``ovseg.build``.
         allow_download: False to fail where the weights are not on this machine.
+        activation: Of the towers in a file that is in no table; by default OpenAI's, as all published ones
+            have it.
 
     Returns:
         None if ``weights`` are those of a bare CLIP.
@@ -88,7 +95,7 @@ def load_trained(method: type[Method], weights: Any, allow_download: bool = True
     info = info or TowerInfo(path.stem, "", sources=(str(path),))
     if base:
         return _completed(base, state_dict, info, allow_download)
-    return Trained(_clip(state_dict, info), state_dict)
+    return Trained(_clip(state_dict, info, activation or "quick_gelu"), state_dict)
 
 
 def _base(method: type[Method], info: TowerInfo | None, state_dict: Mapping[str, Tensor]) -> str:
@@ -110,11 +117,29 @@ def _completed(base: str, learned: Mapping[str, Tensor], info: TowerInfo, allow_
     return Trained(replace(loaded, info=replace(loaded.info, name=info.name)), {**weights, **learned})
 
 
-def _clip(state_dict: Mapping[str, Tensor], info: TowerInfo) -> LoadedClip:
-    """The CLIP inside a model. Files of unknown origin have OpenAI's activation, as all published ones do."""
+def _clip(state_dict: Mapping[str, Tensor], info: TowerInfo, activation: Activation) -> LoadedClip:
+    """The CLIP inside a model."""
     weights = {
         name.removeprefix(_CLIP): value for name, value in state_dict.items() if name.startswith(_CLIP)
     }
-    config = architecture(info.arch) if info.arch else infer_config(weights, "quick_gelu")
+    config = architecture(info.arch) if info.arch else _inferred(weights, info.name, activation)
     model = build_clip(config, weights, info.name)
     return LoadedClip(model, Tokenizer(config.text.context_length), info)
+
+
+def _inferred(weights: Mapping[str, Tensor], name: str, activation: Activation) -> CLIPConfig:
+    """The architecture of towers of unknown origin. Shapes do not tell heads: only usual ones are taken."""
+    cure = "its training's config knows: `ovseg convert CHECKPOINT OUT.safetensors --config CONFIG`"
+    try:
+        config = infer_config(weights, activation)
+    except ValueError as error:
+        raise CheckpointError(
+            f"the towers in {name} cannot be told from its weights ({error}); {cure}"
+        ) from error
+    widths = [
+        part.blocks.width for part in (config.vision, config.text) if isinstance(part, ViTConfig | TextConfig)
+    ]
+    for width in widths:
+        if width > HEAD_WIDTH and width % HEAD_WIDTH:
+            raise CheckpointError(f"{name} does not tell how many heads a tower of width {width} has; {cure}")
+    return config

@@ -16,9 +16,11 @@ from ovseg.towers.clip_vit import ViTConfig
 from ovseg.towers.layers import Activation, BlockConfig
 from ovseg.towers.text import TextConfig
 
-__all__ = ["config_from_hf", "infer_config"]
+__all__ = ["HEAD_WIDTH", "config_from_hf", "infer_config"]
 
-_HEAD_WIDTH = 64
+HEAD_WIDTH = 64
+"""Channels of an attention head in every CLIP but a few, which open_clip's table has."""
+
 _HF_ACTIVATIONS: dict[str, Activation] = {
     "quick_gelu": "quick_gelu",
     "gelu": "gelu",
@@ -87,7 +89,7 @@ def _blocks(state_dict: Mapping[str, Tensor], stem: str) -> BlockConfig:
     return BlockConfig(
         width=width,
         layers=_depth(state_dict, stem),
-        heads=max(1, width // _HEAD_WIDTH),
+        heads=max(1, width // HEAD_WIDTH),
         mlp_width=hidden,
         layer_scale=f"{stem}.0.ls_1.gamma" in state_dict,
     )
@@ -117,7 +119,7 @@ def _resnet(state_dict: Mapping[str, Tensor]) -> ResNetConfig:
     a, b, c, d = (_depth(state_dict, f"visual.layer{i}") for i in range(1, 5))
     side = _side(len(state_dict["visual.attnpool.positional_embedding"]))
     output_dim = state_dict["visual.attnpool.c_proj.weight"].shape[0]
-    return ResNetConfig((a, b, c, d), width, max(1, width * 32 // _HEAD_WIDTH), side * 32, output_dim)
+    return ResNetConfig((a, b, c, d), width, max(1, width * 32 // HEAD_WIDTH), side * 32, output_dim)
 
 
 def _text(state_dict: Mapping[str, Tensor]) -> TextConfig:

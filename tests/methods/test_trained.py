@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import ovseg
+from ovseg.methods.cat_seg.config import AggregatorConfig
 from ovseg.methods.clip_dinoiser import CLIPDINOiser
 from ovseg.methods.trained import load_trained
 from ovseg.towers.checkpoints import CheckpointError, read_state_dict
+from ovseg.towers.clip import CLIP, architecture
 from ovseg.towers.table import TowerInfo
 from ovseg.towers.weights import load_clip
 from ovseg.training.export import export_learned
@@ -52,3 +54,33 @@ def test_a_file_of_another_method_is_refused(learned, tmp_path, monkeypatch):
     monkeypatch.setattr(CLIPDINOiser, "trained", {"test.emoji": row})
     with pytest.raises(CheckpointError, match="no checkpoint of CLIP-DINOiser"):
         load_trained(CLIPDINOiser, "test.emoji")
+
+
+def _whole(tmp_path, width):
+    """A checkpoint of CAT-Seg, towers and all, with a text tower of some width."""
+    from ovseg.methods.cat_seg import CATSeg
+
+    vision = {"image_size": 32, "layers": 1, "width": 64, "head_width": 64, "patch_size": 16}
+    text = {"context_length": 8, "vocab_size": 49408, "width": width, "heads": width // 40, "layers": 1}
+    clip = CLIP(architecture({"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}))
+    method = CATSeg(
+        grid=2,
+        canvas=None,
+        aggregator=AggregatorConfig(width=32, decoder_dims=(16, 16), decoder_guidance_dims=(8, 8)),
+    )
+    model = method.build(clip, method.readout)
+    torch.save(model.state_dict(), tmp_path / "whole.pth")
+    return CATSeg, tmp_path / "whole.pth"
+
+
+def test_heads_of_unusual_width_are_not_guessed(tmp_path):
+    method, path = _whole(tmp_path, 160)
+    with pytest.raises(CheckpointError, match=r"how many heads a tower of width 160 has.*--config"):
+        load_trained(method, path)
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "quick_gelu"), ("gelu", "gelu")])
+def test_activation_of_both_towers(tmp_path, given, used):
+    method, path = _whole(tmp_path, 64)
+    config = load_trained(method, path, activation=given).clip.model.config
+    assert (config.vision.blocks.activation, config.text.blocks.activation) == (used, used)

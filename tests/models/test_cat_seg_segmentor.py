@@ -18,6 +18,7 @@ from segmentation_run import config
 import ovseg
 from ovseg.models.segmentors import CATSegGroups, CATSegSegmentor
 from ovseg.training.hooks import PlainCheckpoint
+from ovseg.training.release import trained_predictor
 from ovseg.training.run import train
 
 # Heads are 64 channels wide, and activations OpenAI's, as is taken for granted of a file of unknown origin.
@@ -65,17 +66,17 @@ def test_trains_and_its_checkpoint_is_a_model(data, tmp_path, monkeypatch):
     assert {f"{block}.attn.k_proj_weight", f"{block}.mlp.c_fc.weight"}.isdisjoint(changed)
     assert "segmenter.aggregator.decoder.head.weight" in changed
 
-    from ovseg.methods.cat_seg.config import AggregatorConfig
-
-    fields = {**FIELDS, "aggregator": AggregatorConfig(**HEAD)}
-    image = np.asarray(Image.open(data / "images" / "a.png"))
-    predictor = ovseg.build("cat_seg", tmp_path / "run" / "iter_4.pth", protocol="whole", **fields)
-    image_in = predictor._view(image)
+    predictor = trained_predictor(cfg, tmp_path / "run" / "iter_4.pth")
+    assert predictor.vocabulary.names == ("sky", "road", "tree")
+    image = predictor._view(np.asarray(Image.open(data / "images" / "a.png")))
     with torch.inference_mode():
-        (pixels,) = image_in.batches()
+        (pixels,) = image.batches()
         ours = predictor.model(predictor.model.fit(pixels), _bank(predictor))
         theirs = model.eval().segmenter.head(model.extract_feat(pixels), model.rows())
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    released = ovseg.load(predictor.save(tmp_path / "mine.safetensors"))
+    with torch.inference_mode():
+        torch.testing.assert_close(released.model(predictor.model.fit(pixels), _bank(predictor)), ours)
 
 
 def _bank(predictor):

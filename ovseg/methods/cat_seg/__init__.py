@@ -18,7 +18,7 @@ from ovseg.dense.windows import Pad
 from ovseg.inference.protocol import Protocol, Resize
 from ovseg.inference.steps import DropBackground
 from ovseg.methods.cat_seg.config import AggregatorConfig
-from ovseg.methods.method import Method
+from ovseg.methods.method import EMOJI_PROTOCOL, Method
 from ovseg.towers.table import TowerInfo
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["EMOJI_HEAD", "CATSeg"]
 
 EMOJI_HEAD = AggregatorConfig(
-    width=64, window=14, appearance_dim=64, text_dim=64, guidance_dims=(128, 64), decoder_dims=(32, 16),
-    decoder_guidance_dims=(16, 8), pad_len=128,
+    width=64, layers=1, window=7, appearance_dim=32, text_dim=32, guidance_dims=(64, 32),
+    decoder_dims=(32, 16), decoder_guidance_dims=(16, 8), pad_len=0,
 )  # fmt: skip
-"""Of the models on the embedded towers: narrower, for 28 x 28 patches."""
+"""Of the model on the embedded tower: narrower, for windows of 14 x 14 patches."""
 
 _WEIGHTS = "https://huggingface.co/spaces/hamacojr/CAT-Seg-weights/resolve/main"
 
@@ -79,13 +79,19 @@ class CATSeg(Method):
             its shape (as in training), and probabilities are formed before they are upsampled.
         window: Pixels of the windows' sides on the canvas.
         stride: Pixels between windows.
+        glance: Whether the square is seen as a whole as well, shrunk to a window.
         pooling: Cells per side that the class attention averages at inference. The published model was
             trained with ``train_pooling`` and is tested with 1.
         train_pooling: The same, in training.
+        residual: Residual of the patches in the tower's last block: the class token's, as published, or each
+            patch's ``own``, which a frozen tower needs.
         guidance_blocks: Blocks of the tower whose outputs guide the decoder; None for those at one and two
             thirds of its depth.
-        aggregator: Sizes of the learned head; its ``embed_dim`` is that of the tower.
+        aggregator: Sizes of the learned head, also as a dict; its ``embed_dim`` is that of the tower.
         prompts: Learned tokens per block of the image tower (its ``prompt`` tuning mode).
+        channel_dropout: Greatest share of the channels of an image's features that its cost volume is made
+            without in training, so that the head does not rely on cosines as good as those of images that the
+            tower was trained on. 0 as published.
         ignored: What becomes of pixels without a label in training. ``skip``: they do not count.
             ``negative``: they are examples against every class, as in the authors' code.
     """
@@ -106,7 +112,16 @@ class CATSeg(Method):
             _OWN,
             name="emoji",
             resize=Resize(224, shrink="bilinear"),
-            fields={"grid": 28, "canvas": None, "aggregator": EMOJI_HEAD},
+            templates=EMOJI_PROTOCOL.templates,
+            average="norm_mean_norm",
+            fields={
+                "grid": 14,
+                "canvas": 224,
+                "window": 112,
+                "stride": 56,
+                "residual": "own",
+                "aggregator": EMOJI_HEAD,
+            },
         ),
         "whole": replace(_OWN, name="whole", pad=Pad(384, stretch=True), fields={"canvas": None}),
         "ade847": _paper("ade847", "ade847.cat_seg", 12.0, 16.0),
@@ -122,17 +137,25 @@ class CATSeg(Method):
     canvas: int | None = 640
     window: int = 384
     stride: int = 256
+    glance: bool = True
     pooling: int = 1
     train_pooling: int = 2
+    residual: Literal["cls", "own"] = "cls"
     guidance_blocks: tuple[int, int] | None = None
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     prompts: int = 0
+    channel_dropout: float = 0.0
     ignored: Literal["skip", "negative"] = "skip"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.aggregator, Mapping):  # from a config or a release
+            sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in self.aggregator.items()}
+            object.__setattr__(self, "aggregator", AggregatorConfig(**sizes))
 
     @property
     def readout(self) -> Readout:
-        """The value path; the class token stands in for every patch's own residual, as published."""
-        return Readout(identity, residual="cls", mlp=True, pos_embed="bicubic")
+        """The value path of the last block, with its MLP."""
+        return Readout(identity, residual=self.residual, mlp=True, pos_embed="bicubic")
 
     def build(self, clip: CLIP, readout: Readout) -> nn.Module:
         """The model with a head that has not learned anything yet."""

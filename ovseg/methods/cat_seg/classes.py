@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.methods.cat_seg.chunks import over_chunks
-from ovseg.methods.cat_seg.linear import Linear, linear
+from ovseg.methods.cat_seg.linear import MLP, Linear, linear
 
 __all__ = ["ClassAggregation"]
 
@@ -42,7 +42,7 @@ class ClassAggregation(nn.Module):
         self.k = Linear(width + guidance, width)
         self.v = Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.ReLU(), Linear(4 * width, width))
+        self.mlp = MLP(width, "relu")
         if pad_len:
             self.padding_token = nn.Parameter(torch.zeros(width))
             self.padding_guidance = nn.Parameter(torch.zeros(guidance))
@@ -68,16 +68,17 @@ class ClassAggregation(nn.Module):
     def _aggregate(self, x: Tensor, guidance: Tensor) -> Tensor:
         """(K, l, C) at any number of locations."""
         q_text, k_text = self._text(guidance)
+        text = torch.cat([q_text, k_text, self.v.bias.expand_as(q_text)], dim=-1)[:, None]  # (K, 1, 3 C)
+        weight = torch.cat([self.q.weight[:, : self.width], self.k.weight[:, : self.width], self.v.weight])
         padding = self._padding(len(x))
 
         def at(part: Tensor) -> Tensor:
-            normed = self.norm1(part)
-            q = linear(normed, self.q.weight[:, : self.width]) + q_text[:, None]
-            k = linear(normed, self.k.weight[:, : self.width]) + k_text[:, None]
-            q, k, v = (y.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3) for y in (q, k, self.v(normed)))
-            mixed = self.attend(q, k, v, *padding)  # (l, heads, K, d)
-            part = part + mixed.permute(2, 0, 1, 3).flatten(2)
-            return part + self.mlp(self.norm2(part))
+            qkv = linear(self.norm1(part), weight)
+            qkv = qkv + text if torch.is_grad_enabled() else qkv.add_(text)
+            q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
+            mixed = self.attend(q, k, v, *padding).permute(2, 0, 1, 3)  # (K, l, heads, d)
+            part = (part.unflatten(-1, (self.heads, -1)) + mixed).flatten(2)
+            return self.mlp(self.norm2(part), part)
 
         return over_chunks(at, x, dim=1, multiple=16)
 
@@ -123,7 +124,8 @@ def linear_attention(
 
 def _feature(x: Tensor) -> Tensor:
     """elu(x) + 1, without the detour over exp(x) - 1 + 1."""
-    return x.clamp(max=0).exp() + x.clamp(min=0)
+    low = x.clamp(max=0)
+    return low.exp() + x.clamp(min=0) if torch.is_grad_enabled() else low.exp_().add_(x.clamp(min=0))
 
 
 def full_attention(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from ovseg.dense.features import DenseFeatures
 from ovseg.dense.readout import Readout
 from ovseg.dense.score_field import Layer, ScoreField
 from ovseg.dense.view import View
-from ovseg.dense.windows import slide
+from ovseg.dense.windows import WindowGrid, slide
 from ovseg.methods.cat_seg.aggregator import Aggregator
 from ovseg.methods.cat_seg.loss import segmentation_loss
 from ovseg.methods.cat_seg.tuning import add_prompts
@@ -86,7 +86,10 @@ class CATSegModel(nn.Module):
         """Logits (B, Q, 4 h, 4 w) of words with text embeddings (Q, T, C)."""
         pooling = self.method.train_pooling if self.training else self.method.pooling
         guidance = self.guidance(features)
-        return self.aggregator(guidance[0], rows.float(), guidance, (pooling, pooling))
+        patches = guidance[0]
+        if self.training and self.method.channel_dropout:
+            patches = _thinned(patches, self.method.channel_dropout)
+        return self.aggregator(patches, rows.float(), guidance, (pooling, pooling))
 
     def forward(self, image: Tensor, bank: TextBank) -> Tensor:
         """Logits (B, Q, 4 h, 4 w) of the words in normalised images (B, 3, H, W), at their own size."""
@@ -121,20 +124,26 @@ class CATSegModel(nn.Module):
         return ScoreField.from_windows(scores, slide(view.output_size))
 
     def _windows(self, view: View, bank: TextBank, canvas: int) -> ScoreField:
-        """Windows of the canvas at the weight of a global view."""
+        """Windows of the canvas, and at the weight of all of them a global view."""
         method = self.method
         grid = slide((canvas, canvas), method.window, method.stride)
-        square, glance = (
-            F.interpolate(view.image[None], (side, side), mode="bilinear", align_corners=False)[0]
-            for side in (canvas, method.window)
-        )
-        cut = replace(view, image=square, grid=grid)
-        whole = replace(view, image=glance, grid=slide((method.window, method.window)))
-        scores = [
-            torch.cat([self(self.fit(windows), bank) for windows in part.batches()]) for part in (cut, whole)
-        ]
-        layers = (
-            Layer(scores[0].unflatten(0, (len(grid.tops), len(grid.lefts))), *grid.spans()),
-            Layer(scores[1][None], *whole.grid.spans(), size=whole.grid.size),
-        )
-        return ScoreField(layers, grid.size, view.output_size, "sigmoid")
+        once = slide((method.window, method.window))
+        layers = [self._layer(view, bank, canvas, grid)]
+        if method.glance:
+            layers.append(self._layer(view, bank, method.window, once, size=once.size))
+        return ScoreField(tuple(layers), grid.size, view.output_size, "sigmoid")
+
+    def _layer(self, view: View, bank: TextBank, side: int, grid: WindowGrid, **arguments: Any) -> Layer:
+        """Scores of windows of the image, which is stretched to a square for it."""
+        size = (side, side)
+        square = F.interpolate(view.image[None], size, mode="bilinear", align_corners=False)[0]
+        parts = replace(view, image=square, grid=grid).batches()
+        scores = torch.cat([self(self.fit(windows), bank) for windows in parts])
+        return Layer(scores.unflatten(0, (len(grid.tops), len(grid.lefts))), *grid.spans(), **arguments)
+
+
+def _thinned(features: Tensor, most: float) -> Tensor:
+    """(B, C, h, w) without some channels: of each image another share, up to ``most``."""
+    share = torch.rand(len(features), 1, device=features.device) * most
+    kept = torch.rand(features.shape[:2], device=features.device) >= share
+    return features * kept[..., None, None]

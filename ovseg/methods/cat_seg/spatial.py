@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.methods.cat_seg.chunks import over_chunks
-from ovseg.methods.cat_seg.linear import Linear, linear
+from ovseg.methods.cat_seg.linear import MLP, Linear, linear
 from ovseg.methods.cat_seg.windows import Windows, windows_of
 
 __all__ = ["SpatialAggregation"]
@@ -55,12 +55,12 @@ class WindowBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attention = GuidedAttention(width, guidance, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
+        self.mlp = MLP(width, "gelu")
 
     def forward(self, x: Tensor, guide: Tensor, windows: Windows) -> Tensor:
         """(n, h, w, C) with the guide (h, w, 3 C) of the image."""
-        x = x + self.attention(self.norm1(x), guide, windows)
-        return x + self.mlp(self.norm2(x))
+        x = self.attention(self.norm1(x), guide, windows, x)
+        return self.mlp(self.norm2(x), x)
 
 
 class GuidedAttention(nn.Module):
@@ -84,12 +84,13 @@ class GuidedAttention(nn.Module):
         q, k = (F.linear(guidance, part.weight[:, self.width :], part.bias) for part in (self.q, self.k))
         return torch.cat([q, k, self.v.bias.expand_as(q)], dim=-1)
 
-    def forward(self, x: Tensor, guide: Tensor, windows: Windows) -> Tensor:
-        """Normed (n, h, w, C) to the attention's output of the same shape."""
+    def forward(self, x: Tensor, guide: Tensor, windows: Windows, residual: Tensor) -> Tensor:
+        """Normed (n, h, w, C) to the attention's output of the same shape, plus the residual."""
         weight = torch.cat([self.q.weight[:, : self.width], self.k.weight[:, : self.width], self.v.weight])
         qkv = linear(x, weight)
         qkv = qkv + guide if torch.is_grad_enabled() else qkv.add_(guide)
-        return self.proj(windows.join([self._within(part) for part in windows.cut(qkv)]))
+        mixed = windows.join([self._within(part) for part in windows.cut(qkv)])
+        return linear(mixed, self.proj.weight, self.proj.bias, residual)
 
     def _within(self, qkv: Tensor) -> Tensor:
         """(m, n, N, 3 C) of m windows and n classes to (m, n, N, C)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +13,17 @@ from mmseg.models import BaseSegmentor, SegDataPreProcessor
 from mmseg.utils import OptSampleList, SampleList
 from torch import Tensor, nn
 
+from ovseg.api import build
 from ovseg.dense.features import DenseFeatures
+from ovseg.inference.predictor import Predictor
 from ovseg.methods.cat_seg import CATSeg
-from ovseg.methods.cat_seg.config import AggregatorConfig
+from ovseg.methods.cat_seg.converter import joined
 from ovseg.methods.cat_seg.loss import IGNORE
 from ovseg.methods.cat_seg.model import CATSegModel
 from ovseg.methods.cat_seg.tuning import FineTune, parameter_groups, set_trainable
 from ovseg.models.clip_source import ClipSource, open_clip_source
 from ovseg.registry import MODELS
+from ovseg.towers.clip import CLIP
 from ovseg.training.groups import PatternGroups
 from ovseg.vocab.text_bank import encode_vocabulary
 from ovseg.vocab.vocabulary import Vocabulary, VocabularySource
@@ -31,16 +35,17 @@ __all__ = ["CATSegGroups", "CATSegSegmentor"]
 class CATSegSegmentor(BaseSegmentor):
     """CAT-Seg in training: the words go through the text tower at every step.
 
-    ``ovseg.build("cat_seg", CHECKPOINT)`` loads what this leaves behind.
+    ``ovseg convert CHECKPOINT OUT --config CONFIG`` makes a release file of what this leaves behind.
 
     Args:
         tower: A CLIP with a ViT, see ``ClipSource``.
         classes: The words, see ``Vocabulary.of``; of each class the first one is used, as published.
         fine_tune: What of CLIP is trained, see ``set_trainable``.
-        templates: Prompt templates; their number is that of the cost volume's channels.
-        fields: Settings of ``CATSeg``; ``aggregator`` may be a dict.
+        protocol: Of ``CATSeg``: its prompt templates and settings.
+        fields: Settings of ``CATSeg`` that differ from it.
         classes_per_step: Train on the classes that a batch shows, and on others by chance up to so many; the
-            work grows with their number. None: on all, as published.
+            work grows with their number. Of several numbers each step takes one by chance. None: on all, as
+            published.
         data_preprocessor: As in mmseg; by default the normalisation of the weights, for BGR images.
         init_cfg: As in mmengine.
 
@@ -55,9 +60,9 @@ class CATSegSegmentor(BaseSegmentor):
         classes: VocabularySource,
         *,
         fine_tune: FineTune = "attention",
-        templates: str = "cat_seg_single",
+        protocol: str = "default",
         fields: Mapping[str, Any] | None = None,
-        classes_per_step: int | None = None,
+        classes_per_step: int | Sequence[int] | None = None,
         data_preprocessor: Any = None,
         init_cfg: Any = None,
     ) -> None:
@@ -68,14 +73,13 @@ class CATSegSegmentor(BaseSegmentor):
                 mean, std, pad_val=0, seg_pad_val=IGNORE, bgr_to_rgb=True, size_divisor=1
             )
         super().__init__(data_preprocessor, init_cfg)
-        settings = dict(fields or {})
-        if isinstance(settings.get("aggregator"), Mapping):
-            settings["aggregator"] = AggregatorConfig(**settings["aggregator"])
+        self.protocol = CATSeg.protocols[protocol]
+        settings = {**self.protocol.fields, **(fields or {})}
         self.segmenter = CATSegModel(clip.model, CATSeg(**settings))
         set_trainable(self.segmenter, fine_tune)
-        self.vocabulary, self.templates = Vocabulary.of(classes), templates
-        self.classes_per_step = classes_per_step
-        self._tokenizer = clip.tokenizer
+        self.vocabulary = Vocabulary.of(classes)
+        self.classes_per_step = (classes_per_step,) if isinstance(classes_per_step, int) else classes_per_step
+        self._clip, self._settings = clip, settings
         self._rows: Tensor | None = None
         self.align_corners = False
 
@@ -83,6 +87,16 @@ class CATSegSegmentor(BaseSegmentor):
     def num_classes(self) -> int:
         """K."""
         return len(self.vocabulary)
+
+    def predictor(self) -> Predictor:
+        """What was trained, with its words; ``save`` writes a release."""
+        clip = replace(self._clip, model=CLIP(self._clip.model.config))
+        with warnings.catch_warnings():  # that the head is untrained: its weights come next
+            warnings.simplefilter("ignore", UserWarning)
+            built = build("cat_seg", clip, protocol=self.protocol, device="cpu", **self._settings)
+        built.model.load_state_dict(joined(self.segmenter.state_dict()))
+        built.set_vocabulary(self.vocabulary)
+        return built
 
     def rows(self) -> Tensor:
         """Text embeddings (K, T, C): with gradients in training, else encoded once."""
@@ -97,8 +111,8 @@ class CATSegSegmentor(BaseSegmentor):
         chosen = (self.vocabulary.classes[k] for k in classes)
         firsts = tuple(replace(item, words=item.words[:1]) for item in chosen)
         words = Vocabulary(firsts, self.vocabulary.name)
-        clip = self.segmenter.clip
-        return encode_vocabulary(clip, self._tokenizer, words, self.templates, average="keep").rows
+        clip, how = self.segmenter.clip, self.protocol
+        return encode_vocabulary(clip, self._clip.tokenizer, words, how.templates, average=how.average).rows
 
     def extract_feat(self, inputs: Tensor) -> DenseFeatures:  # type: ignore[override]
         """Dense features of normalised images (B, 3, H, W), at the resolution of the tower."""
@@ -117,7 +131,8 @@ class CATSegSegmentor(BaseSegmentor):
         seen = truth.unique()
         seen = seen[seen != IGNORE]
         order = torch.randperm(self.num_classes, device=seen.device)
-        others = order[~torch.isin(order, seen)][: max(self.classes_per_step - len(seen), 0)]
+        count = self.classes_per_step[int(torch.randint(len(self.classes_per_step), ()))]
+        others = order[~torch.isin(order, seen)][: max(count - len(seen), 0)]
         chosen = torch.cat([seen, others])
         renumbered = truth.new_full((IGNORE + 1,), IGNORE)
         renumbered[chosen] = torch.arange(len(chosen), device=chosen.device)
