@@ -19,7 +19,7 @@ def test_writes_picture_and_boxes_and_counts(predictor, photo, tmp_path, capsys)
     assert "2 car" in stderr and "cat" not in stderr
     assert "1 done, 0 failed, 2 objects" in stderr
     assert predictor.asked == {
-        "templates": None, "proposals": "segments", "threshold": 0.3, "background": None,
+        "templates": None, "proposals": None, "threshold": 0.3, "background": None,
     }  # fmt: skip
 
 
@@ -82,3 +82,23 @@ def test_masks_by_sam(predictor, photo, tmp_path, monkeypatch, capsys):
     stdout, stderr = capsys.readouterr()
     assert [Path(line).name for line in stdout.splitlines()] == ["photo.jpg.coco.json"]
     assert "not enough memory" in stderr
+
+
+def test_masks_of_a_real_sam_reach_the_file(predictor, photo, tmp_path, monkeypatch):
+    """One of random weights: each box gets a mask of the image's size."""
+    from pycocotools import mask as rle
+    from small_sam import small_sam
+
+    from ovseg.towers.auxiliary import auxiliary_info
+    from ovseg.towers.sam import SamTower
+
+    sam = SamTower(small_sam(), auxiliary_info("sam_vit_b"))
+    monkeypatch.setattr("ovseg.towers.auxiliary.auxiliary_tower", lambda name, device: sam)
+    predictor.model = torch.nn.Linear(1, 1)
+    out = tmp_path / "out"
+    command = ["detect", str(photo), "--classes", "car", "--masks", "sam", "--format", "overlay,coco"]
+    assert main([*command, "--out", str(out)]) == 0
+    document = json.loads((out / "photo.jpg.coco.json").read_text())
+    shapes = [rle.decode(item["segmentation"]).shape for item in document["annotations"]]
+    assert shapes == [(48, 64)] * 2
+    assert (out / "photo.jpg.overlay.png").is_file()

@@ -114,3 +114,30 @@ def test_coco_and_overlay_files(tmp_path):
         writer("png").write_any(found, tmp_path / "a.png")
     with pytest.raises(ValueError, match="names no format"):
         found.save(tmp_path / "a.npz")
+
+
+def test_boxes_and_masks_come_back_from_coco(tmp_path):
+    from pycocotools.coco import COCO
+
+    found = result(12, masks=True, seed=3)
+    file = COCO(found.save(tmp_path / "a.coco.json"))
+    items = file.loadAnns(file.getAnnIds())
+    names = [file.loadCats(item["category_id"])[0]["name"] for item in items]
+    boxes = np.array([item["bbox"] for item in items])
+    boxes[:, 2:] += boxes[:, :2]
+    assert tuple(names) == found.names
+    np.testing.assert_allclose(boxes, found.boxes, atol=0.01)
+    np.testing.assert_allclose([item["score"] for item in items], found.scores, atol=1e-4)
+    masks = np.stack([file.annToMask(item) for item in items]).astype(bool)
+    np.testing.assert_array_equal(masks, found.masks)
+
+
+def test_boxes_come_back_from_yolo(tmp_path):
+    found = result(12, seed=4)
+    rows = [line.split() for line in found.save(tmp_path / "a.txt").read_text().splitlines()]
+    names = (tmp_path / "classes.txt").read_text().splitlines()
+    assert tuple(names[int(row[0])] for row in rows) == found.names
+    centre, size = (np.array([row[i : i + 2] for row in rows], float) for i in (1, 3))
+    boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1) * [200, 120, 200, 120]
+    np.testing.assert_allclose(boxes, found.boxes, atol=1e-3)
+    np.testing.assert_allclose([float(row[5]) for row in rows], found.scores, atol=1e-4)
