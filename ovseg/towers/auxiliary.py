@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ovseg.dense.features import DenseFeatures, Tap
 
 __all__ = [
+    "EMBEDDED_DINO",
     "AuxiliaryInfo",
     "AuxiliaryTower",
     "auxiliary_info",
@@ -30,6 +31,9 @@ __all__ = [
     "register_auxiliary",
     "require_auxiliary",
 ]
+
+EMBEDDED_DINO = "dino_vit_tiny.emoji"
+"""The self-supervised tower for the embedded CLIPs: trained on images of EmojiScenes alone."""
 
 _FACEBOOK = "https://dl.fbaipublicfiles.com"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -123,7 +127,7 @@ def _sam(size: str, digits: str, sha256: str) -> AuxiliaryInfo:
 
 
 _EMOJI = AuxiliaryInfo(
-    "dino_vit_tiny.emoji", "vit", "vit_tiny_patch16_224", (str(ASSETS / "dino_vit_tiny.emoji.safetensors"),),
+    EMBEDDED_DINO, "vit", "vit_tiny_patch16_224", (str(ASSETS / f"{EMBEDDED_DINO}.safetensors"),),
     pos_embed="bicubic_antialias", options={"patch_size": 8, "depth": 6},
 )  # fmt: skip
 

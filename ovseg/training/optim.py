@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 __all__ = ["MuonAdamW", "MuonAdamWConstructor", "StableDecayLR"]
 
 _BLOCKS = re.compile(r"resblocks|visual\.layer\d|vit\.blocks")
+_PLAIN = re.compile(r"embedding|pos_embed|cls_token")
 
 
 class MuonAdamW(Optimizer):
@@ -109,7 +110,7 @@ class MuonAdamWConstructor:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            if parameter.ndim < 2 or "embedding" in name:
+            if parameter.ndim < 2 or _PLAIN.search(name):
                 plain.append(parameter)
             else:
                 (matrices if _BLOCKS.search(name) else decayed).append(parameter)
