@@ -145,8 +145,8 @@ def run_suite(
             row = pool.submit(_measure_row, name, suite, images, folder).result()
         _write(folder / f"{name}.json", json.dumps(row, indent=1) + "\n")
         found.append(row)
-    _write(folder / "suite.json", json.dumps(found, indent=1) + "\n")
-    _write(folder / "suite.md", suite_table(found))
+        _write(folder / "suite.json", json.dumps(found, indent=1) + "\n")  # a stopped run has a table too
+        _write(folder / "suite.md", suite_table(found))
     return [folder / "suite.json", folder / "suite.md"]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,15 @@ def test_licences_allow_shipping_and_splits_share_no_artist():
     for artist in ARTISTS:
         owners.setdefault(artist.attribution, set()).add(artist.split)
     assert all(len(splits) == 1 for splits in owners.values())
+
+
+def test_the_data_card_in_the_docs_is_current():
+    page = (Path(__file__).parents[2] / "docs" / "emoji.md").read_text(encoding="utf-8")
+    for a in ARTISTS:
+        assert f"| {a.name} | {a.package} {a.version} | {a.licence} | {a.split} |" in page
+        assert a.attribution in page
+    for group in ("base", "novel", "unknown"):
+        assert f"{len(word_table().select(group))} *{group}*" in page
 
 
 def test_importing_the_data_set_does_not_import_torch():
