@@ -95,7 +95,7 @@ def pool(features: Tensor, guide: Tensor, gamma: float | None) -> Tensor:
     tokens = features.flatten(2).transpose(1, 2)  # (B, N, C)
     batch, _, count = unit.shape
     pooled = torch.empty_like(features, memory_format=torch.contiguous_format)
-    for rows in row_blocks(count, batch * count):
+    for rows in row_blocks(count, 2 * batch * count):  # blocks of half the size, as features lie beside them
         weights = unit[:, :, rows].transpose(1, 2) @ unit  # (B, n, N)
         if gamma:
             weights.masked_fill_(weights < max(gamma, 0.0), 0.0)

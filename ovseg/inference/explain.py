@@ -26,8 +26,9 @@ class Explanation:
         weights: (h, w) float32. ``attention``: shares that the patch takes of each patch's value, the mean
             over heads. ``similarity``: cosine of the final features.
         at: (row, column) of the patch.
-        kind: ``attention``; or ``similarity`` where the method's mixing cannot be written as such weights (it
-            depends on the values, or changes the grid).
+        kind: ``attention``; ``affinity`` for methods that pool features afterwards: cosine of what they pool
+            by; or ``similarity`` where the method's mixing cannot be written as such weights (it depends on
+            the values, or changes the grid).
     """
 
     weights: np.ndarray
@@ -57,14 +58,19 @@ def explain(predictor: Predictor, image: np.ndarray, x: int, y: int) -> Explanat
     weights = None if seen is None else _attention(*seen, at, (h, w))
     if weights is not None:
         return Explanation(weights.cpu().numpy(), at, "attention")
+    kind = "affinity" if hasattr(predictor.model, "pooling_guide") else "similarity"
     unit = patches / patches.norm(dim=0, keepdim=True).clamp(min=1e-12)
     cosine = torch.einsum("c,chw->hw", unit[:, at[0], at[1]], unit)
-    return Explanation(cosine.cpu().numpy(), at, "similarity")
+    return Explanation(cosine.cpu().numpy(), at, kind)
 
 
 def _features(predictor: Predictor, image: np.ndarray) -> tuple[Tensor, tuple[AttentionFunction, Any] | None]:
-    """The final features (C, h, w); the attention function of the last block, with its inputs, if any."""
+    """The final features (C, h, w), or those by whose similarity a method pools; the attention function of
+    the last block, with its inputs, if any."""
     model = predictor.model
+    if hasattr(model, "pooling_guide"):
+        with torch.inference_mode():
+            return model.pooling_guide(next(predictor._view(image, whole=True).batches()))[0].float(), None
     if type(model) is not Segmenter or not isinstance(model.clip.visual, VisionTransformer):
         return predictor.features(image).patches[0].float(), None
     spy = _Spy(model.readout.attention)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 import ovseg
 from ovseg.dense.features import DenseFeatures
 from ovseg.methods.clip_dinoiser import CLIPDINOiser, DinoCLIP
-from ovseg.methods.clip_dinoiser.found import Found, background_mask, found_losses
+from ovseg.methods.clip_dinoiser.found import Found
+from ovseg.methods.clip_dinoiser.found_training import background_mask, found_losses
 from ovseg.methods.clip_dinoiser.model import DinoCLIPSegmenter, DinoiserSegmenter, uncertain_background
 from ovseg.methods.clip_dinoiser.training import affinity_target, dinoiser_losses, optimiser, similarities
 from ovseg.methods.trained import load_trained
@@ -132,6 +133,20 @@ def test_background_is_what_resembles_the_least_attended_patch():
     keys = torch.randn(1, 2, 8).repeat_interleave(3, dim=1)  # two things of three patches
     attention = torch.tensor([0.3, 0.3, 0.2, 0.1, 0.05, 0.05]).expand(1, 2, 6)
     assert background_mask(attention, keys, 0.9).tolist() == [[False] * 3 + [True] * 3]
+
+
+def test_the_seed_lies_where_nothing_is_noticed_all_around():
+    attention = torch.full((1, 1, 5, 5), 0.01)
+    attention[..., :3, :3] = 0.1
+    attention[..., 1, 1] = 0.0  # inside of a thing
+    keys = torch.zeros(1, 25, 2)
+    keys[..., 0] = (attention > 0.05).flatten().float()
+    keys[0, 6, 0] = 1.0
+    keys[..., 1] = 1 - keys[..., 0]
+    attention = attention.expand(1, 2, 5, 5).flatten(2)
+    thing = keys[..., 0] > 0
+    assert torch.equal(background_mask(attention, keys.repeat(1, 1, 2)), thing)
+    assert torch.equal(background_mask(attention, keys.repeat(1, 1, 2), grid=(5, 5), around=3), ~thing)
 
 
 def test_found_learns_from_the_rule_first_and_from_itself_later():

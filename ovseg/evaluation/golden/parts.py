@@ -20,7 +20,7 @@ from ovseg.dense.readout import AttentionContext, AttentionFunction, Readout
 from ovseg.evaluation.golden.case import Check
 from ovseg.evaluation.golden.trident import StoredEncoding
 from ovseg.methods.cat_seg.classes import linear_attention
-from ovseg.methods.clip_dinoiser.found import background_mask
+from ovseg.methods.clip_dinoiser.found_training import background_mask
 from ovseg.methods.cliptrase import all_self
 from ovseg.methods.gem import SelfSelf
 from ovseg.methods.lposs.graphs import patch_graph

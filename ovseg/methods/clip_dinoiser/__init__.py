@@ -29,6 +29,7 @@ __all__ = ["CLIPDINOiser", "DinoCLIP"]
 
 _PAPER = "Wysoczańska et al., CLIP-DINOiser: Teaching CLIP a Few DINO Tricks, ECCV 2024"
 _PAD = Pad(16, before_norm=True)
+_TRAINING = "segmenter."  # prefix of names in checkpoints of ``CLIPDINOiserSegmentor``
 _BACKGROUND: dict[str, Any] = {"uncertain_background": 0}
 
 
@@ -129,8 +130,14 @@ class CLIPDINOiser(_Pooled):
 
     @classmethod
     def owns(cls, state_dict: Mapping[str, Tensor]) -> bool:
-        """Whether it holds the two convolutions."""
-        return {"obj_proj.weight", "bkg_decoder.weight"} <= state_dict.keys()
+        """Whether it holds the two convolutions, as published or as a training leaves them."""
+        return any(f"{prefix}obj_proj.weight" in state_dict for prefix in ("", _TRAINING))
+
+    @classmethod
+    def convert(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Without what belongs to a training."""
+        prefix = "" if "obj_proj.weight" in state_dict else _TRAINING
+        return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
 
 
 @dataclass(frozen=True)

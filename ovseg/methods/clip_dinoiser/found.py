@@ -1,25 +1,27 @@
 """FOUND: Siméoni et al., Unsupervised Object Localization: Observing the Background, CVPR 2023.
 
 CLIP-DINOiser's second teacher. One 1 x 1 convolution on the keys of DINO ViT-S/8 says where objects are. It
-was trained on a coarse rule, which is here too: the patch that gets the least attention is background, and so
-is everything similar to it.
+was trained on a coarse rule: the patch that gets the least attention is background, and so is everything
+similar to it. ``ovseg.methods.clip_dinoiser.found_training`` has the rule and the losses.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
 from torch import Tensor, nn
 
-from ovseg.towers.auxiliary import AuxiliaryTower, auxiliary_tower, require_auxiliary
+from ovseg.methods.clip_dinoiser.dino import DinoSource, last_block, open_dino
+from ovseg.towers.auxiliary import AuxiliaryTower, require_auxiliary
 from ovseg.towers.checkpoints import check_fits, read_state_dict
 from ovseg.towers.download import fetch_weights
 from ovseg.towers.table import TowerInfo
 
-__all__ = ["Found", "background_mask", "found_losses"]
+__all__ = ["Found"]
 
-_TAP = (-1, "k")
-_WEIGHTS = TowerInfo(
+_PUBLISHED = TowerInfo(
     "found_dino_vit_s8",
     "",
     sources=("https://github.com/valeoai/FOUND/raw/main/data/weights/decoder_weights.pt",),
@@ -35,7 +37,7 @@ class Found(nn.Module):
         width: Of its keys, heads concatenated.
     """
 
-    def __init__(self, auxiliary: str | AuxiliaryTower = "dino_vit_s8", width: int = 384) -> None:
+    def __init__(self, auxiliary: DinoSource = "dino_vit_s8", width: int = 384) -> None:
         super().__init__()
         if isinstance(auxiliary, str):
             require_auxiliary(auxiliary)
@@ -50,59 +52,42 @@ class Found(nn.Module):
             WeightsUnavailableError: They are not here and cannot be fetched.
             CheckpointError: The file is damaged.
         """
-        stored = read_state_dict(fetch_weights(_WEIGHTS, allow_download=allow_download))
-        state_dict = {f"decoder.{name.removeprefix('decoder.')}": value for name, value in stored.items()}
-        model = cls()
-        check_fits(state_dict, model, _WEIGHTS.name)
+        return cls.from_file(fetch_weights(_PUBLISHED, allow_download=allow_download))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], auxiliary: DinoSource = "dino_vit_s8") -> Found:
+        """Weights of the authors' training, or of ours (``FoundTrainer``).
+
+        Args:
+            path: The file.
+            auxiliary: The DINO tower that it was trained on.
+
+        Raises:
+            FileNotFoundError: It is not there.
+            CheckpointError: It is damaged or does not fit.
+        """
+        state_dict = _convert(read_state_dict(Path(path)))
+        weight = state_dict.get("decoder.weight")
+        model = cls(auxiliary, 384 if weight is None else weight.shape[1])
+        check_fits(state_dict, model, str(path))
         model.load_state_dict(state_dict)
-        return model.eval()
+        return model.eval().requires_grad_(False)
+
+    def tower(self, image: Tensor) -> AuxiliaryTower:
+        """DINO, where an image is and in its precision."""
+        (source,) = self._auxiliary
+        return open_dino(source, image)
 
     def forward(self, image01: Tensor) -> Tensor:
         """Logits (B, 1, h, w) of being an object, on DINO's grid, of images (B, 3, H, W)."""
-        (tower,) = self._auxiliary
-        dino = auxiliary_tower(tower, image01.device, image01.dtype) if isinstance(tower, str) else tower
-        found = dino(image01, (_TAP,))
-        keys = found.taps[_TAP][:, -found.grid[0] * found.grid[1] :]
-        return self.decoder(keys.transpose(1, 2).unflatten(2, found.grid))
+        (keys,) = last_block(self.tower(image01), image01, "k")
+        return self.decoder(keys)
 
 
-def background_mask(attention: Tensor, keys: Tensor, threshold: float = 0.3) -> Tensor:
-    """The coarse rule (section 3.1).
-
-    Args:
-        attention: (B, heads, N) attention of the class token to the patches, last block.
-        keys: (B, N, heads * d) of the patches.
-        threshold: Least cosine with the seed patch that makes a patch background.
-
-    Returns:
-        (B, N) whether a patch is background.
-    """
-    above = (attention > attention.mean(dim=(1, 2), keepdim=True)).to(keys.dtype)
-    spread = above.mean(dim=2) + 1e-10  # (B, heads): heads that look everywhere say little
-    weight = (spread.sum(dim=1, keepdim=True) / spread).log()
-    seed = (attention * weight[:, :, None]).sum(dim=1).argmin(dim=1)
-    descriptors = keys.unflatten(2, (weight.shape[1], -1)) * weight[:, None, :, None]
-    unit = F.normalize(descriptors.flatten(2), dim=2)
-    cosine = unit @ unit[torch.arange(len(unit)), seed][:, :, None]
-    return cosine[..., 0] > threshold
-
-
-def found_losses(logits: Tensor, coarse: Tensor, refined: Tensor, first_steps: bool) -> dict[str, Tensor]:
-    """Losses of FOUND's training (section 3.2).
-
-    Args:
-        logits: (B, 1, h, w) of being an object.
-        coarse: (B, 1, h, w) objects by the rule, refined at the borders (bilateral solver), 0 or 1.
-        refined: (B, 1, h, w) the prediction above one half, refined likewise, 0 or 1.
-        first_steps: The first 100 iterations, which learn from the rule; later ones from themselves.
-
-    Returns:
-        Weighted losses whose sum is the loss.
-    """
-    losses = {"loss_refined": 1.5 * F.binary_cross_entropy_with_logits(logits, refined)}
-    if first_steps:
-        losses["loss_coarse"] = F.binary_cross_entropy_with_logits(logits, coarse)
-    else:
-        own = (logits.detach() > 0).to(logits.dtype)
-        losses["loss_own"] = 4.0 * F.binary_cross_entropy_with_logits(logits, own)
-    return losses
+def _convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """To our names, from the authors' (without a prefix) or those of a training (with a longer one)."""
+    return {
+        f"decoder.{name.rpartition('.')[2]}": value
+        for name, value in state_dict.items()
+        if name in ("weight", "bias") or "decoder." in name
+    }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ovseg.dense.features import DenseFeatures
 from ovseg.dense.operators import pool
 from ovseg.dense.readout import Readout
+from ovseg.methods.clip_dinoiser.dino import last_block
 from ovseg.methods.clip_dinoiser.found import Found
 from ovseg.methods.segmenter import Segmenter, cosine_scores
 from ovseg.methods.two_towers import TwoTowerSegmenter
@@ -58,6 +59,10 @@ class DinoiserSegmenter(Segmenter):
         """(B, 1, h, w): positive where an object is."""
         return self.bkg_decoder(F.normalize(guide.to(self.bkg_decoder.weight.dtype), dim=1))
 
+    def pooling_guide(self, image: Tensor) -> Tensor:
+        """(B, E, h, w) whose cosine similarities weight the pooling, of normalised images."""
+        return self.affinity(self.guide(self.unpooled(image)))
+
     def features(self, image: Tensor) -> DenseFeatures:
         """Pooled features of normalised images (B, 3, H, W)."""
         features = self.unpooled(image)
@@ -91,10 +96,11 @@ class DinoCLIPSegmenter(TwoTowerSegmenter):
 
     def guide(self, image: Tensor) -> Tensor:
         """(B, D, h', w') keys or values of DINO's last block, heads concatenated, on DINO's grid."""
-        tap = (-1, self.settings.feature)
-        found = self.auxiliary(image)(self.pixels(image), (tap,))
-        tokens = found.taps[tap][:, -found.grid[0] * found.grid[1] :]
-        return tokens.transpose(1, 2).unflatten(2, found.grid)
+        (guide,) = last_block(self.auxiliary(image), self.pixels(image), self.settings.feature)
+        return guide
+
+    pooling_guide = guide
+    """What weights the pooling, as in ``DinoiserSegmenter``."""
 
     def features(self, image: Tensor) -> DenseFeatures:
         """Pooled features; DINO's grid is brought to CLIP's where they differ."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ovseg.methods.clip_dinoiser.model import DinoiserSegmenter
 
-__all__ = ["affinity_target", "dinoiser_losses", "optimiser", "similarities"]
+__all__ = ["affinity_target", "dinoiser_losses", "optimiser", "parameter_groups", "similarities"]
 
 
 def similarities(guide: Tensor) -> Tensor:
@@ -36,8 +37,8 @@ def dinoiser_losses(
     Args:
         model: The student.
         image: (B, 3, H, W), normalised.
-        joined: (B, N, N) from ``affinity_target``.
-        objects: (B, 1, h, w) probability of being an object (FOUND); above one half counts.
+        joined: (B, N, N) from ``affinity_target``, or bool.
+        objects: (B, 1, h, w) probability of being an object (FOUND), above one half counts; or bool.
 
     Returns:
         ``loss_affinity`` and ``loss_background``, scalars; their sum is the loss.
@@ -46,11 +47,19 @@ def dinoiser_losses(
         guide = model.guide(model.unpooled(image))
     cosine = similarities(model.affinity(guide)).clamp(min=0)
     return {
-        "loss_affinity": F.binary_cross_entropy_with_logits(cosine, joined),
+        "loss_affinity": F.binary_cross_entropy_with_logits(cosine, joined.to(cosine.dtype)),
         "loss_background": F.binary_cross_entropy_with_logits(
             model.background_logits(guide), (objects > 0.5).to(guide.dtype)
         ),
     }
+
+
+def parameter_groups(
+    model: DinoiserSegmenter, affinity_lr: float = 5e-5, background_lr: float = 1e-2
+) -> list[dict[str, Any]]:
+    """The two convolutions, each with its own rate."""
+    rates = ((model.obj_proj, affinity_lr), (model.bkg_decoder, background_lr))
+    return [{"params": list(module.parameters()), "lr": rate} for module, rate in rates]
 
 
 def optimiser(
@@ -62,8 +71,9 @@ def optimiser(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW on the two convolutions, each with its own rate, both multiplied at milestones (iterations)."""
     model.requires_grad_(False)
-    groups = []
-    for module, rate in ((model.obj_proj, affinity_lr), (model.bkg_decoder, background_lr)):
-        groups.append({"params": list(module.requires_grad_(True).parameters()), "lr": rate})
+    groups = parameter_groups(model, affinity_lr, background_lr)
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
     steps = torch.optim.AdamW(groups)
     return steps, torch.optim.lr_scheduler.MultiStepLR(steps, list(milestones), gamma)
