@@ -99,6 +99,14 @@ def test_the_example_of_a_new_method_works(tiny_clip, photo):
     assert predictor.segment(photo, ["cat", "dog"]).size == photo.shape[:2]
 
 
+def test_suite_table_is_current(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(_ROOT / "tools"), *sys.path])
+    from suite_table import with_suite
+
+    assert with_suite(_README) == _README, "run: python tools/suite_table.py"
+    assert "A demonstration and a regression test on drawings" in _README
+
+
 def test_method_table_is_current(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(_ROOT / "tools"), *sys.path])
     from method_table import comparison, with_table
