@@ -13,6 +13,7 @@ from torch.optim import AdamW
 
 from ovseg.datasets.emoji_scenes import BASE_CLASSES
 from ovseg.models.segmentors import CATSegGroups, CATSegSegmentor
+from ovseg.training.hooks import PlainCheckpoint, SeededSteps
 
 with read_base():
     from .._base_.datasets.emoji import *  # noqa: F403
@@ -24,7 +25,7 @@ model = dict(
     classes=BASE_CLASSES,
     protocol="emoji",
     fine_tune="none",
-    classes_per_step=(1, 16, 48),
+    classes_per_step=(1, 16, 32),
     fields=dict(channel_dropout=0.5),
 )
 train_dataloader.update(batch_size=4)  # noqa: F405
@@ -41,13 +42,14 @@ val_dataloader = None  # it is chosen by ``ovseg eval``, which sees scenes as wi
 test_dataloader = None
 val_evaluator = None
 test_evaluator = None
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=450, val_interval=1000)
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=320, val_interval=1000)
 optim_wrapper = dict(
     constructor=CATSegGroups,
     optimizer=dict(type=AdamW, lr=2e-3, weight_decay=1e-2),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [dict(type=CosineAnnealingLR, T_max=450, eta_min=0, by_epoch=False)]
-default_hooks["checkpoint"].update(save_best=None, interval=100)  # noqa: F405
+param_scheduler = [dict(type=CosineAnnealingLR, T_max=320, eta_min=0, by_epoch=False)]
+default_hooks["checkpoint"].update(save_best=None, interval=40)  # noqa: F405
 default_hooks["visualization"].update(draw=False)  # noqa: F405  # scenes are no files
 default_hooks["logger"].update(interval=10)  # noqa: F405
+custom_hooks = [dict(type=SeededSteps, seed=0), dict(type=PlainCheckpoint)]  # short: nothing to average

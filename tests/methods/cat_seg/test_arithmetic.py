@@ -46,3 +46,13 @@ def test_counts_at_the_published_size(monkeypatch):
     assert plain == [179, 488, 740]  # GFLOP of the authors' code, measured
     for k in (20, 150, 847):
         assert benchmark.multiply_adds(k) < 0.9 * benchmark.multiply_adds(k, "listed")
+
+
+def test_parts_are_measured_singly(monkeypatch):
+    monkeypatch.setattr(benchmark, "_forward", lambda classes: {"name": "forward", "classes": classes})
+    monkeypatch.setattr(benchmark, "_training", lambda classes: {"name": "training", "classes": classes})
+    assert [found["classes"] for found in benchmark.run(["forward"])] == [20, 150, 847]
+    assert [found["classes"] for found in benchmark.run(["forward150"])] == [150]
+    assert [found["name"] for found in benchmark.run(["training"])] == ["training"]
+    with pytest.raises(ValueError, match=r"no part 'backward'; there are: forward, memory, training"):
+        next(benchmark.run(["backward"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from safetensors.torch import save_file
 import ovseg
 from ovseg.dense.view import View
 from ovseg.dense.windows import Pad, slide
+from ovseg.methods.cat_seg import CATSeg
+from ovseg.methods.cat_seg.config import AggregatorConfig
 from ovseg.methods.cat_seg.converter import convert_model, to_published
 from ovseg.towers.checkpoints import CheckpointError
 from ovseg.towers.download import WeightsUnavailableError
@@ -51,6 +55,37 @@ def test_windows_and_the_whole_have_equal_say(make_model):
     torch.testing.assert_close(
         field.tile(slice(7, 31), slice(50, 52)), expected[:, 7:31, 50:52], atol=1e-5, rtol=0
     )
+
+
+@torch.no_grad()
+def test_without_a_glance_windows_say_all(make_model):
+    model, rows, image = make_model(glance=False), bank(2), torch.rand(3, 96, 96)
+    view = View(image, slide((96, 96)), (40, 40), HALF, HALF)
+    model.method = replace(model.method, canvas=96)  # one window
+    normalised = (image[None] - 0.5) / 0.5
+    expected = resize(resize(model(resize(normalised, 128, 128), rows), 96, 96).sigmoid(), 40, 40)[0]
+    torch.testing.assert_close(model.score_field(view, rows).full(), expected, atol=1e-5, rtol=0)
+
+
+def test_channels_are_left_out_in_training_only(make_model):
+    model, rows, image = make_model(channel_dropout=0.9), bank(2).rows, torch.randn(2, 3, 64, 64)
+    seen = []
+    model.aggregator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    with torch.no_grad():
+        features = model.features(image)
+        for training in (False, True):
+            model.train(training).head(features, rows)
+    assert torch.equal(seen[0][0], features.patches)
+    patches, guidance = seen[1][0], seen[1][2]
+    gone = (patches == 0).all(dim=(2, 3))  # (B, C), of each image others
+    assert gone.any(dim=1).all() and not gone.all(dim=1).any() and not torch.equal(gone[0], gone[1])
+    assert torch.equal(patches[~gone], features.patches[~gone])
+    assert torch.equal(guidance[0], features.patches)
+
+
+def test_sizes_of_the_head_may_come_as_json():
+    sizes = {"width": 32, "decoder_dims": [32, 16]}
+    assert CATSeg(aggregator=sizes).aggregator == AggregatorConfig(width=32, decoder_dims=(32, 16))
 
 
 @torch.no_grad()
@@ -106,8 +141,6 @@ def test_other_classes_of_voc20b_are_class_20(tiny_clip, photo):
 @pytest.fixture
 def published(make_model):
     """A model with the published sizes of the head, but a tiny CLIP, in the authors' layout."""
-    from ovseg.methods.cat_seg.config import AggregatorConfig
-
     model = make_model(aggregator=AggregatorConfig(embed_dim=32))
     return model, to_published(model.state_dict(), (24, 24), 12)
 
