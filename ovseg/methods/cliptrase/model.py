@@ -15,6 +15,7 @@ from ovseg.dense.score_field import ScoreField
 from ovseg.dense.view import View
 from ovseg.methods.cliptrase import CLIPtrase
 from ovseg.methods.segmenter import Segmenter, cosine_scores
+from ovseg.towers.linear import linear
 from ovseg.vocab.text_bank import TextBank
 
 __all__ = ["ClusterSegmenter", "patch_affinity", "self_correlation"]
@@ -62,8 +63,7 @@ def self_correlation(parts: Iterable[Tensor], heads: int) -> Tensor:
     """
     unit = torch.cat([F.normalize(part.float().unflatten(2, (heads, -1)), dim=3) for part in parts], dim=2)
     count = unit.shape[2]  # 3 * heads
-    unit = unit.flatten(2)
-    return unit @ unit.transpose(1, 2) / count
+    return torch.stack([linear(one, one) for one in unit.flatten(2)]).div_(count)
 
 
 def patch_affinity(correlation: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ovseg.dense.operators import SparseGraph, row_blocks
+from ovseg.towers.linear import linear
 
 __all__ = ["lab", "patch_graph", "pixel_graph"]
 
@@ -34,7 +35,7 @@ def patch_graph(
     neighbours = min(neighbours, count)
     values, columns = [], []
     for rows in row_blocks(count, count):
-        similarity, near = (features[rows] @ features.T).topk(neighbours, dim=1, sorted=False)
+        similarity, near = linear(features[rows], features).topk(neighbours, dim=1, sorted=False)
         distance = (centres[rows, None] - centres[near]).norm(dim=2)
         values.append(similarity.clamp(min=0) ** gamma * torch.exp(-sigma * distance**power))
         columns.append(near.int())

@@ -55,8 +55,9 @@ def aggregate(
     heads, count, _ = unit.shape
     fused = []
     for rows in row_blocks(count, heads * count):
-        alike = unit[:, rows] @ unit.transpose(1, 2) > threshold[rows, None]
-        alike.diagonal(rows.start, dim1=1, dim2=2).fill_(True)
+        alike = unit[:, rows] @ unit.transpose(1, 2)
+        torch.gt(alike, threshold[rows, None], out=alike)  # 0 and 1 in floats: booleans are slow to multiply
+        alike.diagonal(rows.start, dim1=1, dim2=2).fill_(1)
         weights = (encoding.weights(rows).to(exact.dtype) * alike).mean(dim=0)
         fused.append(weights @ exact / weights.sum(dim=1, keepdim=True))
     return torch.cat(fused).to(tokens.dtype)
