@@ -16,8 +16,8 @@ from ovseg.inference.images import ImageSource
 from ovseg.inference.predictor import Predictor
 from ovseg.inference.protocol import Protocol
 from ovseg.methods.method import Method
-from ovseg.methods.registry import get_method, is_emoji, nearest, zoo_row
-from ovseg.methods.trained import load_trained
+from ovseg.methods.registry import default_protocol, get_method, nearest, zoo_row
+from ovseg.methods.trained import Trained, load_trained
 from ovseg.release import Recipe, Release, read_release
 from ovseg.towers.clip_vit import ViTConfig
 from ovseg.towers.weights import LoadedClip, is_path, load_clip
@@ -100,7 +100,11 @@ def build(
         name, names = sorted(unknown)[0], sorted(known | _READOUT_FIELDS | _TOWER_FIELDS)
         raise ValueError(f"{method} has no field {name!r}; {nearest(name, names)}")
     target, kind = _device(device), _dtype(dtype)
-    weights = tower if isinstance(tower, Release) else load_trained(cls, tower)
+    weights = (
+        tower if isinstance(tower, Release) else load_trained(cls, tower, activation=fields.get("activation"))
+    )
+    if isinstance(weights, Trained):
+        settings = {**cls.fields_of(weights.state_dict), **settings}
     clip = weights.clip if weights else _clip(tower, fields.get("activation"))
     clip = _with_tower_fields(clip, {key: settings[key] for key in _TOWER_FIELDS & set(settings)})
     instance = cls(**{key: settings[key] for key in known & set(settings)})
@@ -164,7 +168,7 @@ def features(
 def _protocol(cls: type[Method], protocol: str | Protocol | None, tower: Any) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
-    name = protocol or ("emoji" if isinstance(tower, str) and is_emoji(tower) else "default")
+    name = protocol or (default_protocol(cls, tower) if isinstance(tower, str) else "default")
     if name not in cls.protocols:
         raise ValueError(f"{cls.name} has no protocol {name!r}; {nearest(name, cls.protocols)}")
     return cls.protocols[name]

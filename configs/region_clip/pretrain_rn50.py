@@ -55,4 +55,4 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type=MultiStepLR, by_epoch=False, milestones=[300000, 525000], gamma=0.1)]
 auto_scale_lr = dict(base_batch_size=96)
-default_hooks.update(visualization=None)  # noqa: F405  # there are no boxes to draw
+default_hooks.pop("visualization")  # noqa: F405  # there are no boxes to draw

@@ -48,9 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add_model_options(parser)
     parser.add_argument(
         "--proposals",
-        default="segments",
         metavar="SOURCE",
-        help="where objects may be: segments (connected parts of the segmentation, with masks; default), "
+        help="where objects may be: own (the localiser of a fine-tuned detector, its default), segments "
+        "(connected parts of the segmentation, with masks; the default of all others), "
         "grid (boxes all over the image), a file of one image's boxes (.npz with boxes and scores), or the "
         "weights of a localiser (.pth of detectron2, such as RegionCLIP's rpn_lvis_866.pth)",
     )
@@ -104,9 +104,9 @@ def _open_sam(name: str, predictor: Predictor) -> SamTower:
     return auxiliary_tower(name, next(predictor.model.parameters()).device)  # type: ignore[return-value]
 
 
-def _proposals(source: str, predictor: Predictor) -> Any:
+def _proposals(source: str | None, predictor: Predictor) -> Any:
     """The source as ``predictor.detect`` takes it."""
-    if not source.endswith(".pth"):
+    if source is None or not source.endswith(".pth"):
         return source
     from ovseg.models.detectors import load_localiser
 
@@ -144,11 +144,13 @@ def _sam_name(text: str) -> str:
     return name
 
 
-def _check_proposals(source: str, images: int) -> None:
-    if source in ("segments", "grid"):
+def _check_proposals(source: str | None, images: int) -> None:
+    if source in (None, "own", "segments", "grid"):
         return
     if not os.path.isfile(source):
-        raise ValueError(f"--proposals {source}: no such file; give segments, grid, an .npz or a .pth file")
+        raise ValueError(
+            f"--proposals {source}: no such file; give segments, grid, own, an .npz or a .pth file"
+        )
     if images > 1 and not source.endswith(".pth"):
         raise ValueError(f"--proposals {source} are the boxes of one image, but there are {images} inputs")
 

@@ -11,31 +11,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovseg.dense.view import View
 from ovseg.inference.results import SegResult
-from ovseg.regions.boxes import clip_boxes
+from ovseg.inference.writers._parts import Part, parts
+from ovseg.regions.boxes import clip_boxes, rescale_boxes
 from ovseg.regions.classify import class_rows, region_logits, region_scores
 from ovseg.regions.embed import embed_by_pool, embed_dense
 from ovseg.regions.fuse import fuse, objectness_scores
 from ovseg.regions.proposals import Proposals, given_proposals, grid_proposals, read_proposals
 from ovseg.regions.select import Selection, select_detections
+from ovseg.towers.clip import CLIP
 from ovseg.towers.clip_resnet import ModifiedResNet
 from ovseg.vocab.text_bank import TextBank
 
 __all__ = [
-    "SEGMENTS", "Objects", "ProposalSource", "find_proposals", "foreground_scores", "region_objects",
-    "score_regions", "segment_objects",
+    "OWN", "SEGMENTS", "Objects", "ProposalSource", "find_proposals", "foreground_scores", "own_proposals",
+    "region_objects", "score_regions", "segment_objects", "view_regions",
 ]  # fmt: skip
+
+OWN = "own"
+"""The localiser of a fine-tuned detector, which it has beside its tower."""
 
 SEGMENTS = "segments"
 """The source of objects that needs no boxes: connected parts of the segmentation."""
 
 ProposalSource = str | os.PathLike[str] | np.ndarray | Proposals | Callable[[np.ndarray], Proposals]
-"""``segments``, ``grid``, an ``.npz`` file with ``boxes``, boxes (N, 4) in pixels, proposals, or a function
-of the image (H, W, 3) that finds them, such as ``ovseg.models.detectors.load_localiser`` gives."""
+"""Where objects may be.
+
+``own``: what the detector's localiser finds. ``segments``: connected parts of the segmentation, which become
+masks too; touching objects of a class are one. ``grid``: boxes of several sizes all over the image. For one
+image: boxes of a detector, an array (N, 4) XYXY in pixels of the image, ``Proposals`` (with objectness), or
+an ``.npz`` file with ``boxes`` and ``scores``. Or a function of the image (H, W, 3) that finds them, such as
+``load_localiser`` of ``ovseg.models.detectors`` gives."""
 
 
 def find_proposals(source: ProposalSource, image: np.ndarray) -> Proposals:
-    """Boxes in an image (H, W, 3) uint8 RGB from any source but ``segments``.
+    """Boxes in an image (H, W, 3) uint8 RGB from any source but ``own`` and ``segments``.
 
     Raises:
         ValueError: The source is unknown, or its boxes are wrong.
@@ -51,7 +62,8 @@ def find_proposals(source: ProposalSource, image: np.ndarray) -> Proposals:
     if os.path.isfile(source):
         return read_proposals(source)
     raise ValueError(
-        f"no proposals {os.fspath(source)!r}; give 'segments', 'grid', an .npz file with 'boxes', or an array"
+        f"no proposals {os.fspath(source)!r}; give 'segments', 'grid', 'own', an .npz file with 'boxes', "
+        "or an array"
     )
 
 
@@ -73,32 +85,31 @@ class Objects:
 
 
 def segment_objects(result: SegResult, threshold: float, least_side: float) -> Objects:
-    """The connected parts of each class; their score is the mean over their pixels.
+    """The connected parts of each class, the best 100; their score is the mean over their pixels.
 
     Args:
         result: The segmentation.
         threshold: Least score.
         least_side: Pixels that height and width must reach on average; smaller parts are noise of the grid.
     """
-    from scipy import ndimage
-
-    found: list[tuple[float, int, tuple[int, int, int, int], np.ndarray]] = []
-    for label in np.unique(result.label_map[result.label_map >= 0]).tolist():
-        parts, _ = ndimage.label(result.label_map == label)
-        for index, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
-            inside = parts[rows, columns] == index
-            score = float(result.scores[rows, columns][inside].mean(dtype=np.float64))
-            if score < threshold or sum(inside.shape) < 2 * least_side:
-                continue
-            mask = np.zeros(result.size, bool)
-            mask[rows, columns] = inside
-            found.append((score, label, (columns.start, rows.start, columns.stop, rows.stop), mask))
-    found.sort(key=lambda part: -part[0])
+    found: list[tuple[float, Part]] = []
+    for part in parts(result.label_map):
+        if part.label < 0 or sum(part.mask.shape) < 2 * least_side:
+            continue
+        score = float(result.scores[part.box][part.mask].mean(dtype=np.float64))
+        if score >= threshold:
+            found.append((score, part))
+    found.sort(key=lambda item: -item[0])
+    del found[Selection().limit :]  # each has a mask as large as the image
+    masks = np.zeros((len(found), *result.size), bool)
+    for mask, (_, part) in zip(masks, found):
+        mask[part.box] = part.mask
+    corners = [(x.start, y.start, x.stop, y.stop) for y, x in (part.box for _, part in found)]
     return Objects(
-        np.array([box for *_, box, _ in found], np.float32).reshape(-1, 4),
-        np.array([score for score, *_ in found], np.float32),
-        np.array([label for _, label, *_ in found], np.int64),
-        np.stack([mask for *_, mask in found]) if found else np.zeros((0, *result.size), bool),
+        np.array(corners, np.float32).reshape(-1, 4),
+        np.array([score for score, _ in found], np.float32),
+        np.array([part.label for _, part in found], np.int64),
+        masks,
     )
 
 
@@ -138,17 +149,54 @@ def score_regions(
     return fuse([scores, objectness_scores(proposals.logits.to(scores), "sigmoid")], [0.5, 0.5])
 
 
-def region_objects(proposals: Proposals, scores: Tensor, size: tuple[int, int], threshold: float) -> Objects:
+def own_proposals(model: Any, view: View) -> Proposals:
+    """What a detector's localiser finds in an image, given as one window; in pixels of the image.
+
+    Raises:
+        ValueError: The model has no localiser.
+    """
+    if getattr(model, "localiser", None) is None:
+        raise ValueError("this model has no localiser of its own; give 'segments', 'grid' or boxes")
+    seen = (view.image.shape[1], view.image.shape[2])
+    return model.propose(next(view.batches())).rescaled(seen, view.output_size)
+
+
+def view_regions(
+    model: Any, clip: CLIP, view: View, proposals: Proposals | None, bank: TextBank
+) -> tuple[Tensor, Tensor]:
+    """Boxes (N, 4) in pixels of the image, and scores (N, K) of the classes of ``bank``.
+
+    Args:
+        model: A segmenter, or a detector (``RegionDetector``), which moves the boxes.
+        clip: Its towers.
+        view: The image as one window.
+        proposals: In pixels of the image; None for those of the detector's own localiser.
+        bank: All words that compete.
+
+    Raises:
+        ValueError: The model has no localiser, or its features are not in the space of the words.
+    """
+    size, seen = view.output_size, (view.image.shape[1], view.image.shape[2])
+    batch, scale = next(view.batches()), float(clip.logit_scale.detach().exp())
+    if proposals is not None and not hasattr(model, "regions"):
+        inside = proposals.rescaled(size, seen)
+        return proposals.boxes, score_regions(model, clip.visual, batch, inside, bank, scale)
+    inside = (own_proposals(model, view) if proposals is None else proposals).rescaled(size, seen)
+    regions = model.regions(batch, inside, bank, scale)
+    return rescale_boxes(regions.boxes, seen, size), regions.scores
+
+
+def region_objects(boxes: Tensor, scores: Tensor, size: tuple[int, int], threshold: float) -> Objects:
     """One label for each place.
 
     Args:
-        proposals: N boxes, in pixels of the image.
+        boxes: (N, 4) in pixels of the image.
         scores: (N, K) without background.
         size: (H, W) of the image; boxes are clipped to it.
         threshold: Least score.
     """
     selection = Selection(threshold, across_classes=True)
-    found = select_detections(clip_boxes(proposals.boxes, size), scores, selection)
+    found = select_detections(clip_boxes(boxes, size), scores, selection)
     return Objects(found.boxes.numpy(), found.scores.numpy(), found.labels.numpy())
 
 

@@ -17,13 +17,15 @@ from ovseg.dense.features import DenseFeatures
 from ovseg.dense.view import View
 from ovseg.inference.decision import decide
 from ovseg.inference.detection import (
+    OWN,
     SEGMENTS,
     ProposalSource,
     find_proposals,
     foreground_scores,
+    own_proposals,
     region_objects,
-    score_regions,
     segment_objects,
+    view_regions,
 )
 from ovseg.inference.images import ImageSource, read_image
 from ovseg.inference.plan import Plan, Planner
@@ -202,7 +204,7 @@ class Predictor:
         source: ImageSource,
         classes: VocabularySource | None = ...,
         *,
-        proposals: ProposalSource = ...,
+        proposals: ProposalSource | None = ...,
         background: str | None = ...,
         threshold: float = ...,
         keep_image: bool = ...,
@@ -214,7 +216,7 @@ class Predictor:
         source: Iterable[ImageSource],
         classes: VocabularySource | None = ...,
         *,
-        proposals: ProposalSource = ...,
+        proposals: ProposalSource | None = ...,
         background: str | None = ...,
         threshold: float = ...,
         keep_image: bool = ...,
@@ -225,7 +227,7 @@ class Predictor:
         source: ImageSource | Iterable[ImageSource],
         classes: VocabularySource | None = None,
         *,
-        proposals: ProposalSource = SEGMENTS,
+        proposals: ProposalSource | None = None,
         background: str | None = None,
         threshold: float = _DETECTION_THRESHOLD,
         keep_image: bool = True,
@@ -235,12 +237,8 @@ class Predictor:
         Args:
             source: See ``segment``.
             classes: See ``segment``.
-            proposals: Where objects may be. ``segments``: connected parts of the segmentation, which become
-                masks too; touching objects of a class are one. ``grid``: in boxes of several sizes all over
-                the image. Boxes of a detector: an array (N, 4) XYXY in pixels of the image, ``Proposals``
-                (with objectness), or an ``.npz`` file with ``boxes`` and ``scores``; for one image. Or a
-                function that finds them in an image, such as ``load_localiser`` of
-                ``ovseg.models.detectors`` gives.
+            proposals: Where objects may be, see ``ProposalSource``; by default ``own`` for a detector with a
+                localiser, ``segments`` for all others.
             background: ``words`` (common things and stuff compete) or ``none``; see ``segment``.
             threshold: Least score, 0 to 1: the probability of the class among all words that compete.
             keep_image: Keep the decoded image in the result, to draw on.
@@ -277,10 +275,28 @@ class Predictor:
         Raises:
             ValueError: As for ``detect``.
         """
-        plan, image = self._plan(classes, background), read_image(source)
-        size = (image.shape[0], image.shape[1])
-        proposals = find_proposals(boxes, image)
-        return self._scores(self._view(image, whole=True), proposals, size, plan).numpy()
+        return self.regions(source, classes, proposals=boxes, background=background)[1]
+
+    def regions(
+        self,
+        source: ImageSource,
+        classes: VocabularySource | None = None,
+        *,
+        proposals: ProposalSource | None = None,
+        background: str | None = "none",
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 4) XYXY in pixels and scores (N, K) of one image, before any is chosen; see ``classify``.
+
+        ``proposals`` may also be None, for the detector's ``own``.
+        """
+        source_of = OWN if proposals is None else proposals
+        boxes, scores = self._regions(read_image(source), source_of, self._plan(classes, background))
+        return boxes.numpy(), scores.numpy()
+
+    @torch.inference_mode()
+    def proposals(self, source: ImageSource) -> Proposals:
+        """What the detector's own localiser finds in one image, in its pixels."""
+        return own_proposals(self.model, self._view(read_image(source), whole=True))
 
     def video(
         self,
@@ -290,6 +306,7 @@ class Predictor:
         background: str | None = None,
         clip: Clip | None = None,
         smoothing: float = 0.0,
+        detail: float = 1.0,
     ) -> VideoStream:
         """Segments a video, frame by frame, while the next frames are decoded.
 
@@ -299,6 +316,7 @@ class Predictor:
             background: See ``segment``.
             clip: Start, end, stride; all frames by default.
             smoothing: Share of the past in the scores, 0 to below 1; it ends where the scene changes.
+            detail: See ``segment``.
 
         Returns:
             An iterable of ``VideoFrame`` (result, time, index). ``source.broken`` of it counts the frames
@@ -309,9 +327,10 @@ class Predictor:
             ImportError: The extra ``video`` is not installed.
         """
         plan, smoother = self._plan(classes, background), Smoother(smoothing)
+        self.protocol.detailed(detail, self.model.stride)  # a wrong one shows before the first frame
         return VideoStream(
             open_video(source, clip),
-            lambda image, name: self._segment(image, name, plan, True, False, smoother),
+            lambda image, name: self._segment(image, name, plan, True, False, smoother, detail),
         )
 
     @torch.inference_mode()
@@ -348,31 +367,32 @@ class Predictor:
         image: np.ndarray,
         name: str | None,
         plan: Plan,
-        proposals: ProposalSource,
+        proposals: ProposalSource | None,
         threshold: float,
         keep_image: bool,
     ) -> DetResult:
         start = time.perf_counter()
         size = (image.shape[0], image.shape[1])
-        view = self._view(image, whole=True)
-        seen = (view.image.shape[1], view.image.shape[2])
+        if proposals is None:
+            proposals = OWN if getattr(self.model, "localiser", None) is not None else SEGMENTS
         if isinstance(proposals, str) and proposals == SEGMENTS:
+            seen = self._view(image, whole=True).image.shape[1:]
             cell = self.model.stride * (size[0] * size[1] / (seen[0] * seen[1])) ** 0.5
             found = segment_objects(self._segment(image, name, plan, False, False), threshold, 2 * cell)
         else:
-            boxes = find_proposals(proposals, image)
-            found = region_objects(boxes, self._scores(view, boxes, size, plan), size, threshold)
+            found = region_objects(*self._regions(image, proposals, plan), size, threshold)
         kept, seconds = image if keep_image else None, time.perf_counter() - start
         rest = (plan.vocabulary, size, found.masks, self.protocol.name, name, kept, seconds)
         return DetResult(found.boxes, found.scores, found.labels, *rest)
 
     @torch.inference_mode()
-    def _scores(self, view: View, proposals: Proposals, size: tuple[int, int], plan: Plan) -> Tensor:
-        """(N, K) on the CPU, for proposals in pixels of the image of ``size``."""
-        inside = proposals.rescaled(size, (view.image.shape[1], view.image.shape[2]))
-        visual, scale = self._clip.model.visual, float(self._clip.model.logit_scale.detach().exp())
-        scores = score_regions(self.model, visual, next(view.batches()), inside, plan.bank, scale)
-        return foreground_scores(scores, plan.kept).float().cpu()
+    def _regions(self, image: np.ndarray, source: ProposalSource, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Boxes (N, 4) in pixels of the image and scores (N, K), on the CPU."""
+        own = isinstance(source, str) and source == OWN
+        proposals = None if own else find_proposals(source, image)
+        view = self._view(image, whole=True)
+        boxes, scores = view_regions(self.model, self._clip.model, view, proposals, plan.bank)
+        return boxes.float().cpu(), foreground_scores(scores, plan.kept).float().cpu()
 
     def _view(self, image: np.ndarray, whole: bool = False, detail: float = 1.0) -> View:
         return self._viewer(image, self.protocol, self._clip.model.logit_scale.device, whole, detail)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ovseg.towers.clip_resnet import ModifiedResNet
     from ovseg.towers.table import TowerInfo
 
-__all__ = ["DEFAULT_PROTOCOL", "EMOJI_PROTOCOL", "Method"]
+__all__ = ["DEFAULT_PROTOCOL", "EMOJI_PROTOCOL", "EMOJI_VITS", "Method"]
 
 DEFAULT_PROTOCOL = Protocol(
     "default",
@@ -40,6 +40,9 @@ EMOJI_PROTOCOL = Protocol(
     background="words",
 )
 """For the embedded towers, which were trained on scenes of at most 224 pixels."""
+
+EMOJI_VITS = ("vit_tiny.emoji",)
+"""The embedded ViTs, which every method for ViTs that needs no training has rows for."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,11 @@ class Method:
     def owns(cls, state_dict: Mapping[str, Tensor]) -> bool:
         """Whether a state dict is that of a whole trained model of this method, in any layout."""
         return False
+
+    @classmethod
+    def fields_of(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Fields of the method that follow from the weights of a trained model, in our layout."""
+        return {}
 
     @classmethod
     def convert(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,16 @@ from ovseg.inference.protocol import Protocol
 from ovseg.methods.method import Method
 from ovseg.towers.table import tower_info
 
-__all__ = ["ZooRow", "get_method", "list_methods", "list_models", "nearest", "zoo", "zoo_row"]
+__all__ = [
+    "ZooRow",
+    "default_protocol",
+    "get_method",
+    "list_methods",
+    "list_models",
+    "nearest",
+    "zoo",
+    "zoo_row",
+]
 
 _SHARED = {
     "method",
@@ -47,13 +56,21 @@ class ZooRow:
     @property
     def protocol(self) -> Protocol:
         """Settings for users' own images."""
-        protocols = get_method(self.method).protocols
-        return protocols["emoji" if is_emoji(self.tower) else "default"]
+        method = get_method(self.method)
+        return method.protocols[default_protocol(method, self.tower)]
 
 
 def is_emoji(tower: str) -> bool:
     """Whether a tower is an embedded one, which knows drawings only."""
     return tower.rpartition(".")[2].startswith("emoji")
+
+
+def default_protocol(method: type[Method], tower: str) -> str:
+    """Name of the protocol for users' own images; embedded weights may have one of their own."""
+    if not is_emoji(tower):
+        return "default"
+    tag = tower.rpartition(".")[2]
+    return tag if tag in method.protocols else "emoji"
 
 
 @cache

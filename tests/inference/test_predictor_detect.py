@@ -63,7 +63,7 @@ def test_background_wins_where_it_is_best():
 
 
 def test_one_label_for_each_place():
-    boxes = Proposals(torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 50, 50]]))
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 50, 50]])
     found = region_objects(boxes, torch.tensor([[0.6, 0.7], [0.65, 0.1], [0.4, 0.2]]), (40, 40), 0.3)
     assert found.labels.tolist() == [1, 0] and found.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 40, 40]]
 

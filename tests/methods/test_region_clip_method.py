@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +10,9 @@ import ovseg
 from ovseg.methods.region_clip import RegionCLIP
 from ovseg.towers.clip import CLIP, architecture
 from ovseg.towers.download import WeightsUnavailableError
+from ovseg.towers.table import TowerInfo
+from ovseg.towers.tokenizer import Tokenizer
+from ovseg.towers.weights import LoadedClip
 
 # Two stages of RN50's own widths are enough for a file that loads; its depth is read from the file.
 VISION = {"image_size": 224, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
@@ -43,12 +49,30 @@ def test_a_published_file_loads_with_its_own_words(published, photo):
     assert len(found)
 
 
-def test_a_detector_s_file_says_how_to_load_it(published, tmp_path):
-    path, _ = published
+def test_a_fine_tuned_file_is_a_detector_completed_by_its_clip(published, tmp_path, monkeypatch, photo):
+    path, clip = published
     state = {n: v for n, v in torch.load(path)["model"].items() if not n.startswith("lang_encoder.")}
-    with pytest.raises(ValueError, match="load_region_clip"):
+    with pytest.raises(ValueError, match="neither a text tower nor a box regressor"):
         RegionCLIP.convert(state)
     assert RegionCLIP.owns(state) and not RegionCLIP.owns({"visual.conv1.weight": torch.ones(1)})
+    predictor_of = "roi_heads.box_predictor"
+    state |= {f"{predictor_of}.bbox_pred.weight": torch.randn(4, 32) / 100}
+    state |= {f"{predictor_of}.bbox_pred.bias": torch.tensor([0.1, 0, 0, 0])}
+    state |= {f"{predictor_of}.cls_score.weight": torch.randn(48, 32)}
+    file = tmp_path / "regionclip_finetuned-coco_rn50.pth"
+    torch.save({"model": state}, file)
+    info = replace(RegionCLIP.trained["rn50.ov_coco"], hub_files=(), sources=(str(file),))
+    monkeypatch.setattr(RegionCLIP, "trained", {**RegionCLIP.trained, "rn50.ov_coco": info})
+    base = LoadedClip(clip, Tokenizer(77), TowerInfo("rn50.openai", ""))
+    monkeypatch.setattr("ovseg.methods.trained.load_clip", lambda *args, **fields: base)
+    predictor = ovseg.load("region_clip_rn50.ov_coco")
+    assert predictor.model.config.classes == 48 and predictor.model.localiser is None
+    boxes = np.array([[4, 4, 40, 40]], np.float32)
+    moved, scores = predictor.regions(photo, ["car", "dog"], proposals=boxes)
+    assert scores.shape == (1, 2) and not np.allclose(moved, boxes)  # the regressor acts
+    predictor.save(tmp_path / "detector.safetensors")
+    again = ovseg.load(tmp_path / "detector.safetensors")
+    np.testing.assert_allclose(again.regions(photo, ["car", "dog"], proposals=boxes)[1], scores, atol=1e-5)
 
 
 def test_weights_that_must_be_fetched_by_hand_name_the_file():

@@ -16,7 +16,7 @@ from ovseg.models.detectors.region_clip import RegionCLIPDetector
 from ovseg.regions.converters import RegionCLIPWeights
 from ovseg.towers.checkpoints import check_fits, read_state_dict
 
-__all__ = ["convert_localiser", "load_region_clip", "read_localiser"]
+__all__ = ["convert_localiser", "load_region_clip", "load_vit_regions", "read_localiser"]
 
 _POOL = ("layer4.", "attnpool.")
 _RPN = {"objectness_logits": "rpn_cls", "anchor_deltas": "rpn_reg", "conv": "rpn_conv"}
@@ -76,6 +76,24 @@ def load_region_clip(
         state |= {f"localiser.{name}": value for name, value in convert_localiser(localiser).items()}
     check_fits(state, detector, "this RegionCLIP checkpoint")
     detector.load_state_dict(state)
+
+
+def load_vit_regions(detector: RegionCLIPDetector, state: Mapping[str, Tensor], source: str) -> None:
+    """Fills both parts of a detector's ViT from the student of a pretraining.
+
+    Args:
+        detector: With ``CLIPViTC4`` and ``CLIPViTBlocksHead``.
+        state: Of a ``RegionCLIPPretrainer``.
+        source: What to call it in an error.
+
+    Raises:
+        CheckpointError: A tensor is missing or of another shape.
+    """
+    for part in (detector.backbone.regions, detector.roi_head.shared_head.regions):
+        own = part.state_dict()
+        found = {name: state[f"student.{name}"] for name in own if f"student.{name}" in state}
+        check_fits(found, part, source)
+        part.load_state_dict(found)
 
 
 def read_localiser(path: str | os.PathLike[str], localiser: FrozenLocaliser) -> None:

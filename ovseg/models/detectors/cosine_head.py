@@ -61,8 +61,8 @@ class CosineBBoxHead(BBoxHead):
         self._test_rows = None if bank is None else class_rows(bank).to(self.rows)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, D) region embeddings to logits (N, K + 1), background last, and deltas (N, 4)."""
-        rows = self._test_rows
+        """(N, D) region embeddings, or (N, D, 1, 1), to logits (N, K + 1) and deltas (N, 4)."""
+        x, rows = x.flatten(1), self._test_rows
         if self.training or rows is None:
             rows = F.pad(self.rows, (0, 0, 0, 1))
         logits = region_logits(x, rows, self.scale)

@@ -27,7 +27,7 @@ class FrozenLocaliser(BaseModule):
     RegionCLIP's scores need it.
 
     Args:
-        backbone: Config of mmdet.
+        backbone: Config of mmdet; None where it reads the maps of the recogniser, whose first part is fixed.
         rpn_head: Config of mmdet's ``RPNHead``.
         neck: Config of mmdet.
         before: Boxes of each level that enter NMS.
@@ -37,7 +37,7 @@ class FrozenLocaliser(BaseModule):
 
     def __init__(
         self,
-        backbone: dict[str, Any],
+        backbone: dict[str, Any] | None,
         rpn_head: dict[str, Any],
         neck: dict[str, Any] | None = None,
         *,
@@ -47,31 +47,36 @@ class FrozenLocaliser(BaseModule):
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.backbone = MMDET.build(backbone)
+        self.backbone = None if backbone is None else MMDET.build(backbone)
         self.neck = None if neck is None else MMDET.build(neck)
         self.rpn_head = MMDET.build(rpn_head)
         self.before, self.threshold, self.after = before, threshold, after
         self.requires_grad_(False)
         self.eval()
 
+    def init_weights(self) -> None:
+        """Nothing: its weights come from a file, and mmengine calls this after they were read."""
+
     def train(self, mode: bool = True) -> FrozenLocaliser:
         """Stays in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
-    def predict(self, batch: Tensor, sizes: list[tuple[int, int]]) -> list[InstanceData]:
+    def predict(self, batch: Tensor | tuple[Tensor, ...], sizes: list[tuple[int, int]]) -> list[InstanceData]:
         """Proposals of each image: ``bboxes``, ``scores`` and ``logits``, the best first.
 
         Args:
-            batch: (B, 3, H, W), in the localiser's own normalisation.
+            batch: (B, 3, H, W), in the localiser's own normalisation; without a backbone, its maps.
             sizes: (H, W) of each image without its padding.
         """
-        features = self.backbone(batch)
+        features = batch if self.backbone is None else self.backbone(batch)
         if self.neck is not None:
             features = self.neck(features)
         logits, deltas = self.rpn_head(features)
         grids = [level.shape[-2:] for level in logits]
-        anchors = self.rpn_head.prior_generator.grid_priors(grids, dtype=batch.dtype, device=batch.device)
+        anchors = self.rpn_head.prior_generator.grid_priors(
+            grids, dtype=logits[0].dtype, device=logits[0].device
+        )
         return [
             self._select([level[i] for level in logits], [level[i] for level in deltas], anchors, size)
             for i, size in enumerate(sizes)

@@ -16,12 +16,13 @@ __all__ = ["RegionCLIPDetector"]
 
 @MODELS.register_module()
 class RegionCLIPDetector(TwoStageDetector):
-    """A CLIP ResNet that classifies the boxes of a frozen localiser, or boxes that come with the data.
+    """A CLIP that classifies the boxes of a frozen localiser, or boxes that come with the data.
 
     Args:
-        backbone: Config of ``CLIPResNetC4``.
+        backbone: Config of ``CLIPResNetC4`` or ``CLIPViTC4``.
         roi_head: Config of ``RegionRoIHead``.
-        localiser: Config of ``FrozenLocaliser``; None where the data brings ``proposals``.
+        localiser: Config of ``FrozenLocaliser``, which without a backbone reads this one's maps; None where
+            the data brings ``proposals``.
         train_cfg: With ``rcnn``, as in mmdet.
         test_cfg: With ``rcnn``, see ``RegionRoIHead``.
         data_preprocessor: Config of ``TwoViewPreprocessor``.
@@ -53,23 +54,27 @@ class RegionCLIPDetector(TwoStageDetector):
 
     def loss(self, batch_inputs: dict[str, Tensor], batch_data_samples: list[Any]) -> dict[str, Tensor]:
         """Losses of the RoI head; the localiser has none."""
-        proposals = self._proposals(batch_inputs, batch_data_samples)
-        return self.roi_head.loss(self.backbone(batch_inputs["image"]), proposals, batch_data_samples)
+        features = self.backbone(batch_inputs["image"])
+        proposals = self._proposals(batch_inputs, batch_data_samples, features)
+        return self.roi_head.loss(features, proposals, batch_data_samples)
 
     def predict(
         self, batch_inputs: dict[str, Tensor], batch_data_samples: list[Any], rescale: bool = True
     ) -> list[Any]:
         """Adds ``pred_instances`` to the samples, in pixels of the original images with ``rescale``."""
-        proposals = self._proposals(batch_inputs, batch_data_samples)
         features = self.backbone(batch_inputs["image"])
+        proposals = self._proposals(batch_inputs, batch_data_samples, features)
         found = self.roi_head.predict(features, proposals, batch_data_samples, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, found)
 
     def _forward(self, batch_inputs: dict[str, Tensor], batch_data_samples: list[Any]) -> tuple:
-        proposals = self._proposals(batch_inputs, batch_data_samples)
-        return (self.roi_head.forward(self.backbone(batch_inputs["image"]), proposals, batch_data_samples),)
+        features = self.backbone(batch_inputs["image"])
+        proposals = self._proposals(batch_inputs, batch_data_samples, features)
+        return (self.roi_head.forward(features, proposals, batch_data_samples),)
 
-    def _proposals(self, inputs: dict[str, Tensor], samples: list[Any]) -> list[InstanceData]:
+    def _proposals(
+        self, inputs: dict[str, Tensor], samples: list[Any], features: tuple[Tensor, ...]
+    ) -> list[InstanceData]:
         if all("proposals" in sample for sample in samples):
             return [sample.proposals for sample in samples]
         if self.localiser is None:
@@ -77,4 +82,5 @@ class RegionCLIPDetector(TwoStageDetector):
                 "the data has no proposals and the detector no localiser: give it one, or add LoadProposals "
                 "or TruthAsProposals to the pipeline"
             )
-        return self.localiser.predict(inputs["localiser"], [sample.img_shape[:2] for sample in samples])
+        seen = features if self.localiser.backbone is None else inputs["localiser"]
+        return self.localiser.predict(seen, [sample.img_shape[:2] for sample in samples])

@@ -1,0 +1,135 @@
+"""A fine-tuned RegionCLIP as one module: tuned tower, localiser, box regressor, words of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ovseg.dense.readout import Readout
+from ovseg.methods.method import Method
+from ovseg.methods.segmenter import Segmenter
+from ovseg.regions.boxes import clip_boxes, decode_boxes
+from ovseg.regions.classify import class_rows, region_logits, region_scores
+from ovseg.regions.embed import embed_by_pool
+from ovseg.regions.fuse import class_exponents, fuse
+from ovseg.regions.proposals import Proposals
+from ovseg.regions.region_clip import BOX_WEIGHTS
+from ovseg.regions.rpn import ProposalNetwork, RPNConfig
+from ovseg.regions.vit import embed_by_blocks, shared_tokens
+from ovseg.towers.clip import CLIP
+from ovseg.towers.clip_resnet import ModifiedResNet
+from ovseg.vocab.text_bank import TextBank
+
+__all__ = ["DetectorConfig", "RegionDetector", "Regions"]
+
+_SAME = 0.99  # cosine from which a word is one of training: templates may differ a little
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Parts and rules of a fine-tuned RegionCLIP.
+
+    Attributes:
+        classes: K, the number of words of training.
+        first: Of a ViT, the blocks that run on whole images; see ``ViTRegions``.
+        rpn: The localiser on their tokens; None where boxes come from elsewhere.
+        base: Exponents of class probability and objectness in the score of words of training.
+        novel: The same of all other words.
+    """
+
+    classes: int
+    first: int = 0
+    rpn: RPNConfig | None = None
+    base: tuple[float, float] = (0.5, 0.5)
+    novel: tuple[float, float] = (0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """N regions of one image.
+
+    Attributes:
+        boxes: (N, 4) XYXY in pixels of the network's input, moved by the regressor.
+        scores: (N, K) of the classes, without background, objectness included.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+
+
+class RegionDetector(Segmenter):
+    """Finds boxes and names them; as a segmenter it reads the tuned tower.
+
+    Args:
+        clip: Both towers.
+        method: See ``Segmenter``.
+        readout: See ``Segmenter``.
+        config: Parts and rules.
+
+    Attributes:
+        rows: (K, C) unit embeddings of the words of training: the others are novel.
+        token: (D,) of a ViT, see ``ViTRegions``.
+    """
+
+    def __init__(self, clip: CLIP, method: Method, readout: Readout, config: DetectorConfig) -> None:
+        super().__init__(clip, method, readout)
+        self.config = config
+        dim = clip.visual.config.output_dim
+        self.rows: Tensor
+        self.register_buffer("rows", torch.zeros(config.classes, dim))
+        self.regressor = nn.Linear(dim, 4)
+        if not isinstance(clip.visual, ModifiedResNet):
+            self.token = nn.Parameter(torch.zeros(clip.visual.config.blocks.width))
+        self.localiser = None if config.rpn is None else ProposalNetwork(config.rpn)
+
+    def propose(self, batch: Tensor) -> Proposals:
+        """Boxes in one normalised image (1, 3, H, W), in its pixels.
+
+        Raises:
+            ValueError: The model has no localiser.
+        """
+        if self.localiser is None:
+            raise ValueError("this detector has no localiser of its own; give proposals")
+        visual: Any = self.clip.visual
+        return self.localiser.propose(shared_tokens(visual, batch, self.config.first)[0], visual.stride)
+
+    def embed(self, batch: Tensor, boxes: Tensor) -> Tensor:
+        """Embeddings (N, C) of boxes (N, 4) in one normalised image (1, 3, H, W)."""
+        visual: Any = self.clip.visual
+        if isinstance(visual, ModifiedResNet):
+            return embed_by_pool(visual, visual.stage3(batch), [boxes])
+        maps, _ = shared_tokens(visual, batch, self.config.first)
+        return embed_by_blocks(visual, maps, [boxes], self.token, self.config.first)
+
+    def regions(self, batch: Tensor, proposals: Proposals, bank: TextBank, scale: float) -> Regions:
+        """Names proposals, and moves them.
+
+        Args:
+            batch: (1, 3, H, W), normalised.
+            proposals: In its pixels.
+            bank: All words that compete.
+            scale: Of the cosine.
+        """
+        if not len(proposals):
+            return Regions(batch.new_zeros(0, 4), batch.new_zeros(0, len(bank.vocabulary)))
+        boxes = proposals.boxes.to(batch)
+        embedded = self.embed(batch, boxes)
+        logits = region_logits(embedded.float(), class_rows(bank), scale)
+        scores = region_scores(logits, bank.word_to_class, len(bank.vocabulary))[:, :-1]
+        if proposals.logits is not None:
+            novel, (base_own, base_other) = ~self._trained(bank), self.config.base
+            own = class_exponents(novel, base_own, self.config.novel[0]).to(scores)
+            other = class_exponents(novel, base_other, self.config.novel[1]).to(scores)
+            scores = fuse([scores, proposals.logits.to(scores).sigmoid()[:, None]], [own, other])
+        moved = decode_boxes(boxes, self.regressor(embedded), BOX_WEIGHTS)
+        return Regions(clip_boxes(moved, (batch.shape[2], batch.shape[3])), scores)
+
+    def _trained(self, bank: TextBank) -> Tensor:
+        """(K,) whether a class has a word of training."""
+        same = (bank.unit[:, 0].float() @ self.rows.float().T).amax(dim=1) > _SAME  # (Q,)
+        known = torch.zeros(len(bank.vocabulary), dtype=torch.bool, device=same.device)
+        known[bank.word_to_class[same]] = True
+        return known
