@@ -41,6 +41,8 @@ class GroundTruth:
         crowds: (M, 4) boxes around many objects: what lies in them is neither right nor wrong.
         crowd_labels: (M,) int64.
         federated: What the image was searched for; None for everything.
+        masks: N run lengths of pycocotools, where they were asked for.
+        crowd_masks: M of the crowds, likewise.
     """
 
     file_name: str
@@ -51,6 +53,8 @@ class GroundTruth:
     crowds: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     crowd_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     federated: Federated | None = None
+    masks: tuple[Mapping[str, Any], ...] = ()
+    crowd_masks: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
@@ -69,12 +73,15 @@ def read_annotations(path: Path) -> dict[str, Any]:
     return document
 
 
-def parse_ground_truth(document: Mapping[str, Any], names: Sequence[str]) -> Iterator[GroundTruth]:
+def parse_ground_truth(
+    document: Mapping[str, Any], names: Sequence[str], masks: bool = False
+) -> Iterator[GroundTruth]:
     """All images with their boxes, in the order of the document. Boxes without area are left out.
 
     Args:
         document: In COCO's or LVIS's layout.
         names: The classes, in the order of the labels; boxes of other classes are left out.
+        masks: Read them too, from ``segmentation``.
 
     Raises:
         ValueError: There is no category of one of the names.
@@ -89,8 +96,10 @@ def parse_ground_truth(document: Mapping[str, Any], names: Sequence[str]) -> Ite
             by_image.setdefault(item["image_id"], []).append(item)
     for image in document["images"]:
         items = by_image.get(image["id"], [])
-        boxes, own = _arrays([item for item in items if not item.get("iscrowd")], labels)
-        crowds, crowd_labels = _arrays([item for item in items if item.get("iscrowd")], labels)
+        single = [item for item in items if not item.get("iscrowd")]
+        boxes, own = _arrays(single, labels)
+        many = [item for item in items if item.get("iscrowd")]
+        crowds, crowd_labels = _arrays(many, labels)
         yield GroundTruth(
             image.get("file_name") or image["coco_url"].split("/", 3)[-1],  # LVIS gives an address
             (image["height"], image["width"]),
@@ -100,6 +109,10 @@ def parse_ground_truth(document: Mapping[str, Any], names: Sequence[str]) -> Ite
             crowds,
             crowd_labels,
             _federated(image, own, labels),
+            *(
+                tuple(_run_lengths(item["segmentation"], image) for item in part) if masks else ()
+                for part in (single, many)
+            ),
         )
 
 
@@ -108,6 +121,16 @@ def _arrays(items: Sequence[Mapping[str, Any]], labels: Mapping[int, int]) -> tu
     boxes = np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes, np.array([labels[item["category_id"]] for item in items], np.int64)
+
+
+def _run_lengths(segmentation: Any, image: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Polygons, or run lengths in either form, as compressed run lengths."""
+    from pycocotools import mask as rle
+
+    if isinstance(segmentation, Mapping) and not isinstance(segmentation["counts"], list):
+        return segmentation
+    coded = rle.frPyObjects(segmentation, image["height"], image["width"])
+    return rle.merge(coded) if isinstance(coded, list) else coded
 
 
 def _federated(image: Mapping[str, Any], own: np.ndarray, labels: Mapping[int, int]) -> Federated | None:

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as rle
 
 from ovseg.evaluation.average_precision import average_precision
 from ovseg.evaluation.ground_truth import Federated, GroundTruth, parse_ground_truth
@@ -115,24 +116,33 @@ def random_detections(rng, truths, classes, count):
     return zip(*found)
 
 
-def test_equals_lvis(tmp_path, monkeypatch):
+def triangle(box):
+    """Half of a box, as run lengths of an image of 100 pixels a side."""
+    x1, y1, x2, y2 = box.tolist()
+    return rle.merge(rle.frPyObjects([[x1, y1, x2, y1, x2, y2]], 100, 100))
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_equals_lvis(kind, tmp_path, monkeypatch):
     lvis = pytest.importorskip("lvis")
     monkeypatch.setattr(np, "float", float, raising=False)  # it uses numpy's old name
     rng = np.random.default_rng(0)
     document = lvis_document(rng)
-    truths = list(parse_ground_truth(document, [c["name"] for c in document["categories"]]))
+    truths = list(parse_ground_truth(document, [c["name"] for c in document["categories"]], kind == "segm"))
     boxes, scores, labels = random_detections(rng, truths, 6, 30)
-    ours = average_precision(truths, boxes, scores, labels, 6, limit=20)
+    masks = [[triangle(box) for box in own] for own in boxes]
+    given = masks if kind == "segm" else None
+    ours = average_precision(truths, boxes, scores, labels, 6, limit=20, masks=given)
     path = tmp_path / "lvis.json"
     path.write_text(json.dumps(document))
     rows = [
         {"image_id": t.image_id, "category_id": int(k) + 1, "score": float(s),
-         "bbox": [b[0], b[1], b[2] - b[0], b[3] - b[1]]}
-        for t, own, values, names in zip(truths, boxes, scores, labels)
-        for b, s, k in zip(own.tolist(), values, names)
+         **({"segmentation": m} if kind == "segm" else {"bbox": [b[0], b[1], b[2] - b[0], b[3] - b[1]]})}
+        for t, own, shapes, values, names in zip(truths, boxes, masks, scores, labels)
+        for b, m, s, k in zip(own.tolist(), shapes, values, names)
     ]  # fmt: skip
     gt = lvis.LVIS(str(path))
-    theirs = lvis.LVISEval(gt, lvis.LVISResults(gt, rows, max_dets=20), "bbox")
+    theirs = lvis.LVISEval(gt, lvis.LVISResults(gt, rows, max_dets=20), kind)
     theirs.run()
     expected = theirs.eval["precision"][..., 0]  # (IoU, recall, class)
     np.testing.assert_allclose(ours.ap, expected.mean((0, 1)), atol=1e-12)

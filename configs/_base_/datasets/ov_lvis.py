@@ -61,5 +61,9 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type=OpenVocabularyLVISMetric, ann_file=data_root + "annotations/lvis_v1_val.json")
+val_evaluator = dict(
+    type=OpenVocabularyLVISMetric,
+    ann_file=data_root + "annotations/lvis_v1_val.json",
+    metric=["bbox", "segm"],
+)
 test_evaluator = val_evaluator

@@ -76,19 +76,25 @@ def test_the_tool_and_the_data_set(lvis):
     assert subprocess.run(command, capture_output=True).returncode == 2
 
 
-def test_the_metric_tells_rare_from_common(lvis):
-    metric = OpenVocabularyLVISMetric(str(lvis / "annotations/lvis_v1_val.json"))
+def test_the_metric_tells_rare_from_common_and_masks_from_boxes(lvis):
+    file = str(lvis / "annotations/lvis_v1_val.json")
+    metric = OpenVocabularyLVISMetric(file, ["bbox", "segm"])
     x, y, w, h = BOX
-    for i, own in ((1, [COMMON]), (2, [COMMON])):  # right, then neither searched for nor wrong
-        labels = torch.tensor([ENTRIES.index(e) for e in own])
-        found = {"bboxes": torch.tensor([[x, y, x + w, y + h]]), "scores": torch.ones(1), "labels": labels}
+    mask = torch.zeros(1, 60, 80, dtype=torch.bool)
+    mask[0, y : y + h // 4, x : x + w] = True  # a quarter of the object
+    for i in (1, 2):  # right in the first image; in the second nobody looked for this class
+        found = {"bboxes": torch.tensor([[x, y, x + w, y + h]]), "scores": torch.ones(1),
+                 "labels": torch.tensor([ENTRIES.index(COMMON)]), "masks": mask}  # fmt: skip
         metric.process({}, [{"img_id": i, "pred_instances": found}])
-    result = metric.evaluate(2)
-    assert result["lvis/APc"] == pytest.approx(1) and result["lvis/APr"] == 0 and result["lvis/APf"] == -1
-    assert result["lvis/AP50"] == pytest.approx(0.5)
-    nothing = {"bboxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=int)}
+    result = {name.removeprefix("lvis/"): value for name, value in metric.evaluate(2).items()}
+    assert result["bbox_APc"] == pytest.approx(1) and result["bbox_APr"] == 0 and result["bbox_APf"] == -1
+    assert result["bbox_AP50"] == pytest.approx(0.5) and result["segm_APc"] == 0
+    nothing = {"bboxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=int),
+               "masks": mask[:0]}  # fmt: skip
     metric.process({}, [{"img_id": i, "pred_instances": nothing} for i in (1, 2)])
-    assert metric.evaluate(2)["lvis/AP"] == 0
+    assert metric.evaluate(2)["lvis/bbox_AP"] == 0
+    with pytest.raises(ValueError, match="unknown metric 'proposal'"):
+        OpenVocabularyLVISMetric(file, "proposal")
 
 
 def masked_detector():
