@@ -14,8 +14,8 @@ from ovseg.cli.manifest import Manifest, settings_of
 from ovseg.cli.outputs import write_result
 
 if TYPE_CHECKING:
-    from ovseg.inference.images import SourceFile
     from ovseg.inference.results import DetResult, Failure, SegResult
+    from ovseg.inference.source_files import SourceFile, SourceFiles
     from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["Batch", "add_batch_options", "add_inputs", "find_inputs"]
@@ -43,13 +43,13 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first input that fails")
 
 
-def find_inputs(names: Sequence[str]) -> list[SourceFile]:
+def find_inputs(names: Sequence[str]) -> SourceFiles:
     """The files that the inputs stand for.
 
     Raises:
         ValueError: There are none; see ``expand_sources``.
     """
-    from ovseg.inference.images import expand_sources
+    from ovseg.inference.source_files import expand_sources
 
     return expand_sources([name for text in names for name in (_listed() if text == "-" else [text])])
 
@@ -74,24 +74,26 @@ class Batch:
         vocabulary: The classes.
         done: How many are written.
         skipped: How many were done before.
-        failures: One line for each that failed.
+        failed: How many failed.
+        failures: One line for each of the first that failed.
         seconds: Wall time.
     """
 
     args: argparse.Namespace
-    sources: list[SourceFile]
+    sources: SourceFiles
     vocabulary: Vocabulary
     done: int = 0
     skipped: int = 0
+    failed: int = 0
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self._manifest: Manifest | None = Manifest(self.args.out, settings_of(self.args, self.vocabulary))
         if self.args.resume:
-            done = self._manifest.done(self.sources, self.args.format)
-            self.sources = [source for source in self.sources if source.relative not in done]
-            self.skipped = len(done)
+            total, done = len(self.sources), self._manifest.done(self.args.format)
+            self.sources = self.sources.select(lambda source: not done(source))
+            self.skipped = total - len(self.sources)
 
     def run(
         self, description: str, predict: Callable[[Iterable[SourceFile]], Iterator[Any]]
@@ -106,7 +108,9 @@ class Batch:
                     self.done += 1
                     yield result
                 else:
-                    self.failures.append(problem)
+                    self.failed += 1
+                    if len(self.failures) < _MOST_FAILURES:
+                        self.failures.append(problem)
                 advance()
                 if problem and self.args.fail_fast:
                     break
@@ -114,20 +118,20 @@ class Batch:
 
     def report(self, more: str = "") -> int:
         """Says how it went. Returns the exit code."""
-        if len(self.failures) > 1:
-            say(f"{len(self.failures)} failed:")
-            for line in self.failures[:_MOST_FAILURES]:
+        if self.failed > 1:
+            say(f"{self.failed} failed:")
+            for line in self.failures:
                 say(f"  {line}")
-            if len(self.failures) > _MOST_FAILURES:
-                say(f"  and {len(self.failures) - _MOST_FAILURES} more; {self.args.out / 'manifest.jsonl'}")
-        counts = [f"{self.done} done", f"{len(self.failures)} failed"]
+            if more_failed := self.failed - len(self.failures):
+                say(f"  and {more_failed} more; {self.args.out / 'manifest.jsonl'}")
+        counts = [f"{self.done} done", f"{self.failed} failed"]
         if self.skipped:
             counts.append(f"{self.skipped} skipped")
-        tried = self.done + len(self.failures)
+        tried = self.done + self.failed
         if left := len(self.sources) - tried:
             counts.append(f"{left} not tried (--fail-fast)")
         say(f"{', '.join(counts)}{more}, {self.seconds / max(tried, 1):.2f} s per image")
-        return 1 if self.failures else 0
+        return 1 if self.failed else 0
 
     def _record(
         self, source: SourceFile, result: SegResult | DetResult | Failure, problem: str | None

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.console import say
-from ovseg.cli.options import add_class_options, read_vocabulary, set_classes
+from ovseg.cli.options import (
+    add_activation_option,
+    add_class_options,
+    add_detail_option,
+    named_tower,
+    read_vocabulary,
+    set_classes,
+)
 
 if TYPE_CHECKING:
     from ovseg.inference.predictor import Predictor
@@ -30,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("image", metavar="IMAGE")
     _add_methods(parser)
     add_class_options(parser)
+    add_detail_option(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="(default: ovseg_out/IMAGE.compare.png)")
     parser.set_defaults(run=run)
     return parser
@@ -67,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     panels = [(Path(args.image).name, image)]
     for method, predictor in _predictors(args):
         set_classes(predictor, vocabulary, args)
-        result = predictor.segment(image, background=args.background)
+        result = predictor.segment(image, background=args.background, detail=args.detail)
         seconds = result.seconds or 0.0
         say(f"{method}: {seconds:.2f} s, {', '.join(result.classes()[:5]) or 'nothing found'}")
         panels.append((f"{method}  {seconds:.2f} s", result.overlay(legend=False)))
@@ -106,6 +114,7 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tower", default=_TOWER, metavar="NAME|FILE", help=f"(default: {_TOWER}, which knows drawings)"
     )
+    add_activation_option(parser)
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
@@ -117,7 +126,7 @@ def _predictors(args: argparse.Namespace) -> Iterator[tuple[str, Predictor]]:
     for method in args.methods:
         get_method(method)  # a wrong name shows before the first is built
     for method in args.methods:
-        yield method, ovseg.build(method, args.tower, device=args.device)
+        yield method, ovseg.build(method, named_tower(args), device=args.device)
 
 
 def _place(text: str) -> tuple[int, int]:

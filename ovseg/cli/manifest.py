@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from ovseg.cli.options import EMBEDDED_MODEL
 from ovseg.vocab.bank_header import BANK_SUFFIX
 
 if TYPE_CHECKING:
-    from ovseg.inference.images import SourceFile
+    from ovseg.inference.source_files import SourceFile
     from ovseg.vocab.vocabulary import Vocabulary
 
 __all__ = ["Manifest", "settings_of"]
@@ -70,23 +70,25 @@ class Manifest:
         self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self._opened = False
 
-    def done(self, sources: Iterable[SourceFile], formats: Iterable[str]) -> set[Path]:
-        """Relative paths of the sources that a run with these settings has written in all the formats.
+    def done(self, formats: Iterable[str]) -> Callable[[SourceFile], bool]:
+        """Tells which sources a run with these settings has written in all the formats.
 
         A source that has changed since, or whose outputs are gone, is not done.
         """
         from ovseg.inference.writers import output_path
 
-        lines = self._lines()
         formats = tuple(formats)
-        return {
-            source.relative
-            for source in sources
-            if (line := lines.get(source.relative.as_posix())) is not None
-            and line["state"] == _state(source.path)
-            and set(formats) <= set(line["formats"])
-            and all(output_path(self.folder, source.relative, format).exists() for format in formats)
-        }
+        written = self._written(formats)
+
+        def is_done(source: SourceFile) -> bool:
+            state = written.get(source.relative.as_posix())
+            return (
+                state is not None
+                and state == _state(source.path)
+                and all(output_path(self.folder, source.relative, format).exists() for format in formats)
+            )
+
+        return is_done
 
     def add(
         self, source: SourceFile, formats: Iterable[str], seconds: float | None, error: str | None = None
@@ -106,19 +108,23 @@ class Manifest:
         }
         self._append(line | ({"error": error} if error else {}))
 
-    def _lines(self) -> dict[str, dict[str, Any]]:
-        """The last line of each file from runs with these settings, by its relative path."""
-        found: dict[str, dict[str, Any]] = {}
+    def _written(self, formats: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The state of each file that runs with these settings have written in all the formats at last."""
+        found: dict[str, tuple[int, ...]] = {}
         if not self.path.is_file():
             return found
         with self.path.open(encoding="utf-8", errors="replace") as file:
             for text in file:
                 try:
                     line = json.loads(text)
-                    if line["run"] == self.key and {"file", "state", "formats"} <= set(line):
-                        found[line["file"]] = line
+                    if line["run"] != self.key:
+                        continue
+                    if set(formats) <= set(line["formats"]):
+                        found[line["file"]] = tuple(line["state"])
+                    else:
+                        found.pop(line["file"], None)
                 except (ValueError, KeyError, TypeError):
-                    continue  # the last line of a process that was killed
+                    continue  # the last line of a process that was killed, or the head of a run
         return found
 
     def _append(self, line: Mapping[str, Any]) -> None:
@@ -153,13 +159,13 @@ class Manifest:
             return file.read() == b"\n"
 
 
-def _state(path: Path) -> list[int] | None:
+def _state(path: Path) -> tuple[int, int] | None:
     """What changes when a file does: its size in bytes and its time in ns. None: it is not there."""
     try:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return status.st_size, status.st_mtime_ns
 
 
 def _now() -> str:

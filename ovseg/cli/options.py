@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDED_MODEL",
+    "add_activation_option",
     "add_class_options",
+    "add_detail_option",
     "add_model_options",
+    "named_tower",
     "open_predictor",
     "read_vocabulary",
     "set_classes",
@@ -69,13 +72,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", metavar="NAME", help="with --tower: any method on any CLIP tower")
     parser.add_argument("--tower", metavar="NAME|FILE", help="such as vit_b16.openai, or a file of weights")
+    add_activation_option(parser)
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="windows at a time")
+
+
+def add_activation_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--activation``, for commands with ``--tower``."""
     parser.add_argument(
         "--activation",
         choices=("quick_gelu", "gelu"),
         help="of a --tower file that does not say: quick_gelu (OpenAI, MetaCLIP, DFN) or gelu (the others)",
     )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--batch-size", type=_positive, metavar="N", help="windows at a time")
+
+
+def add_detail_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--detail``."""
+    parser.add_argument(
+        "--detail",
+        type=_detail,
+        default=1.0,
+        metavar="D",
+        help="see large images D times larger, in overlapping windows, for small things (default: 1)",
+    )
 
 
 def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
@@ -121,7 +140,7 @@ def open_predictor(args: argparse.Namespace) -> Predictor:
         if args.model or not (args.method and args.tower):
             raise ValueError("give either --model, or both --method and --tower")
         say(f"loading {args.method} on {args.tower}")
-        return ovseg.build(args.method, _tower(args), **options)
+        return ovseg.build(args.method, named_tower(args), **options)
     if args.activation:
         raise ValueError("--activation goes with --tower; the models of `ovseg models` know theirs")
     if args.model is None:
@@ -134,7 +153,8 @@ def open_predictor(args: argparse.Namespace) -> Predictor:
     return ovseg.load(name, **options)
 
 
-def _tower(args: argparse.Namespace) -> str | LoadedClip:
+def named_tower(args: argparse.Namespace) -> str | LoadedClip:
+    """What ``--tower`` names, loaded already where ``--activation`` is given."""
     if args.activation is None:
         return args.tower
     from ovseg.towers.weights import load_clip
@@ -166,6 +186,13 @@ def _for_argparse() -> Iterator[None]:
         yield
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _detail(text: str) -> float:
+    value = float(text)
+    if not 1 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -12,8 +12,8 @@ from ovseg.cli.console import say
 from ovseg.inference.writers import Kind, list_writers, output_path, writer
 
 if TYPE_CHECKING:
-    from ovseg.inference.images import SourceFile
     from ovseg.inference.results import DetResult, Failure, SegResult
+    from ovseg.inference.source_files import SourceFile
 
 __all__ = ["add_output_options", "write_result"]
 

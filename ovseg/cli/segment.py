@@ -11,6 +11,7 @@ from ovseg.cli.batch import Batch, add_batch_options, add_inputs, find_inputs
 from ovseg.cli.console import share_table
 from ovseg.cli.options import (
     add_class_options,
+    add_detail_option,
     add_model_options,
     open_predictor,
     read_vocabulary,
@@ -43,13 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     add_inputs(parser)
     add_class_options(parser)
     add_model_options(parser)
-    parser.add_argument(
-        "--detail",
-        type=float,
-        default=1.0,
-        metavar="D",
-        help="see large images D times larger, in overlapping windows, for small things (default: 1)",
-    )
+    add_detail_option(parser)
     add_output_options(parser, "labels", ["overlay", "png"])
     add_batch_options(parser)
     parser.set_defaults(run=run)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ovseg.cli.console import progress, say
 from ovseg.cli.options import (
     add_class_options,
+    add_detail_option,
     add_model_options,
     open_predictor,
     read_vocabulary,
@@ -43,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument("input", metavar="INPUT", help="a file, a folder of frames, or a camera's number")
     add_class_options(parser)
     add_model_options(parser)
+    add_detail_option(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the video (default: ovseg_out/INPUT.overlay.mp4)"
     )
@@ -95,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     sinks: list[Any] = [label_writer(args.labels)] if args.labels else []
     predictor = open_predictor(args)
     set_classes(predictor, vocabulary, args)
-    stream = predictor.video(source, background=args.background, clip=clip, smoothing=args.smoothing)
+    options = {"background": args.background, "smoothing": args.smoothing, "detail": args.detail}
+    stream = predictor.video(source, clip=clip, **options)
     video = VideoWriter(out, stream.source, args.audio)
     start = time.perf_counter()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg.cli.console import say
-from ovseg.cli.options import EMBEDDED_MODEL, template_set
+from ovseg.cli.options import EMBEDDED_MODEL, add_activation_option, template_set
 
 if TYPE_CHECKING:
     from ovseg.vocab.bank_file import SavedBank
@@ -36,6 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> argparse.ArgumentParse
         "--model", metavar="NAME", help=f"whose text tower and templates encode (default: {EMBEDDED_MODEL})"
     )
     parser.add_argument("--tower", metavar="NAME|FILE", help="in place of --model")
+    add_activation_option(parser)
     parser.add_argument(
         "--templates",
         type=template_set,
@@ -112,7 +113,7 @@ def _encode(vocabulary: Vocabulary, args: argparse.Namespace) -> SavedBank:
             from ovseg.towers.weights import load_clip
             from ovseg.vocab.bank_file import encode_bank
 
-            clip = load_clip(args.tower)
+            clip = load_clip(args.tower, activation=args.activation)
             return encode_bank(clip, vocabulary, args.templates or _TEMPLATES, "norm_mean_norm")
         import ovseg
 

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
 import os
 import sys
 import threading
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
-
-from ovseg.inference.writers import is_output_name
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
     from torch import Tensor
 
-__all__ = ["IMAGE_SUFFIXES", "ImageError", "ImageSource", "SourceFile", "expand_sources", "read_image"]
-
-# fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif",
-    ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".dds", ".pcx",
-})
-# fmt: on
-"""Suffixes (lower case) by which folders and patterns are searched. A file named outright may have any."""
+__all__ = ["ImageError", "ImageSource", "read_image"]
 
 _FLOAT_SLACK = 1e-3  # rounding of resized or compressed values; more means another range
 _WARNINGS_LOCK = threading.Lock()
@@ -91,7 +78,9 @@ def read_image(source: ImageSource) -> np.ndarray:
 def _from_path(path: Path) -> np.ndarray:
     try:
         if path.is_dir():
-            raise ImageError(f"{path} is a folder; name a file in it, or give the folder to expand_sources")
+            raise ImageError(
+                f"{path} is a folder; name a file in it, or give the folder as the input of a command"
+            )
         with path.open("rb") as file:
             return _decode(file, str(path))
     except FileNotFoundError:
@@ -226,108 +215,3 @@ def _to_rgb(array: np.ndarray) -> np.ndarray:
         colour, alpha = array[..., :3].astype(np.uint16), array[..., 3:].astype(np.uint16)
         return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(array)
-
-
-@dataclass(frozen=True)
-class SourceFile(os.PathLike[str]):
-    """A file to be read, and where its outputs go.
-
-    Attributes:
-        path: The file.
-        relative: Its path below the folder or pattern it was found by; outputs keep it.
-    """
-
-    path: Path
-    relative: Path
-
-    def __fspath__(self) -> str:
-        return os.fspath(self.path)
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
-def expand_sources(arguments: Iterable[str | os.PathLike[str]]) -> list[SourceFile]:
-    """Lists the images that files, folders and patterns stand for.
-
-    Folders are searched to any depth in sorted order for the suffixes of ``IMAGE_SUFFIXES``; hidden files and
-    folders, links to folders, and pictures that ovseg wrote itself (``a.jpg.overlay.png``) are passed over.
-    Patterns (``photos/**/*.png``) work likewise, for shells that do not expand them. A file that is named but
-    missing stays in the list, so that it is reported beside its neighbours when it is read.
-
-    Returns:
-        Each file once, in the order of the arguments, with its path relative to the folder, to the fixed part
-        of the pattern, or to its own folder. Where two files would share a relative path, all are taken
-        relative to their common folder, so that no output overwrites another.
-
-    Raises:
-        ValueError: A folder or pattern has no images, none of the files exists, or there is no argument.
-    """
-    names = [os.fspath(argument) for argument in arguments]
-    if not names:
-        raise ValueError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
-    found: dict[str, SourceFile] = {}
-    for name in names:
-        for source in _expand(name):
-            found.setdefault(os.path.abspath(source.path), source)
-    sources = list(found.values())
-    if not any(source.path.exists() for source in sources):
-        raise ValueError(f"{', '.join(names)}: no such file or folder; check the path")
-    return _without_collisions(sources)
-
-
-def _expand(argument: str) -> list[SourceFile]:
-    path = Path(argument)
-    if path.is_dir():
-        root, files = path, _images_below(path)
-        missing = f"no images in folder {argument}"
-    elif not path.exists() and glob.has_magic(argument):
-        root = _fixed_part(path)
-        files = [
-            Path(match) for match in sorted(glob.glob(argument, recursive=True)) if _is_input(Path(match))
-        ]
-        missing = f"no images match {argument}"
-    else:
-        return [SourceFile(path, Path(path.name))]
-    if not files:
-        raise ValueError(f"{missing}; known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}")
-    return [SourceFile(file, file.relative_to(root)) for file in files]
-
-
-def _images_below(root: Path) -> list[Path]:
-    files: list[Path] = []
-    for folder, subfolders, names in os.walk(root):  # does not follow links, so that no loop can trap it
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in files if _is_input(file))
-
-
-def _is_input(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and not is_output_name(file.name) and file.is_file()
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folders of ``pattern`` before its first wildcard."""
-    fixed: list[str] = []
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    return Path(*fixed)
-
-
-def _without_collisions(sources: list[SourceFile]) -> list[SourceFile]:
-    counts: Counter[Any] = Counter(os.path.normcase(source.relative) for source in sources)
-    if max(counts.values()) == 1:
-        return sources
-    absolute = [os.path.abspath(source.path) for source in sources]
-    try:
-        common = os.path.commonpath(absolute)
-    except ValueError:  # on two drives of Windows
-        return [
-            SourceFile(source.path, Path(*Path(full).parts[1:])) for source, full in zip(sources, absolute)
-        ]
-    return [
-        SourceFile(source.path, Path(os.path.relpath(full, common)))
-        for source, full in zip(sources, absolute)
-    ]

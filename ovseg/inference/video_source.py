@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ovseg.inference.images import ImageError, expand_sources, read_image
+from ovseg.inference.images import ImageError, read_image
+from ovseg.inference.source_files import expand_sources
 
 __all__ = ["Clip", "Frame", "VideoError", "VideoSource", "open_video", "pyav"]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from ovseg._files import WriteError
 from ovseg.dense.score_field import ScoreField
 from ovseg.dense.windows import slide
 from ovseg.inference.threads import Worker, in_background
-from ovseg.inference.video import Smoother
-from ovseg.inference.video_source import Clip, VideoError, open_video
+from ovseg.inference.video import Smoother, VideoStream
+from ovseg.inference.video_source import Clip, VideoError, VideoSource, open_video
 from ovseg.inference.video_writer import VideoWriter
 
 EVEN = [i / 25 for i in range(20)]
@@ -130,6 +131,28 @@ def test_a_camera(monkeypatch):
     assert len(frames) == 3 and frames[0].image[0, 0].tolist() == [3, 2, 1], "cameras give BGR"
     with pytest.raises(VideoError, match="camera 1 cannot be opened"):
         open_video(1)
+
+
+def test_a_camera_as_opencv_gives_it(tmp_path, monkeypatch):
+    """No camera here: OpenCV's own capture plays a file in its place, so that all but the device is real."""
+    import cv2
+
+    capture, path = cv2.VideoCapture, str(make_clip(tmp_path / "a.mp4", EVEN))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: capture(path if number == 3 else "/nowhere"))
+    source = open_video(3, Clip(stride=2))
+    frames = list(source)
+    assert source.rate == 25 and source.total is None and source.name == "camera 3"
+    assert len(frames) == 10 and frames[0].image.shape == (*SIZE, 3)
+    for i, frame in enumerate(frames):
+        np.testing.assert_allclose(frame.image[-4:, -4:], 16 * i, atol=8)
+    assert [frame.time for frame in frames] == sorted(frame.time for frame in frames)
+    with pytest.raises(VideoError, match="camera 1 cannot be opened"):
+        open_video(1)
+
+
+def test_where_there_is_no_camera():
+    with pytest.raises(VideoError, match="camera 97 cannot be opened; check its number"):
+        open_video(97)
 
 
 @pytest.mark.parametrize(
@@ -320,3 +343,30 @@ def test_worker_is_in_order_and_passes_errors_on():
             worker.put(1)
             time.sleep(0.001)
     worker.close()
+
+
+def test_decoding_segmenting_and_drawing_run_side_by_side():
+    """Frame s is decoded, s - 1 segmented and s - 2 drawn in one moment: each waits until all three are there."""
+    count, meetings = 8, threading.Barrier(3)
+
+    def meet(step):
+        if 2 <= step < count:
+            meetings.wait(timeout=60)
+
+    class Met(VideoSource):
+        def _raw(self):
+            for i in range(count):
+                meet(i)
+                yield i / 25, lambda: picture(0)
+
+    frames = iter(range(count))
+
+    def segment(image, name):
+        meet(next(frames) + 1)
+        return image
+
+    worker = Worker(lambda frame: meet(frame.index + 2))
+    for frame in VideoStream(Met("met", Clip(), Fraction(25), None), segment):
+        worker.put(frame)
+    worker.close()
+    assert not meetings.broken

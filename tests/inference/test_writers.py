@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import tempfile
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -357,3 +358,21 @@ def test_a_file_in_the_place_of_the_folder(format: str, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(WriteError, match="not a folder"):
         writer(format).write(make(np.zeros((2, 2)), 1), output_path(tmp_path / "out", "a.jpg", format))
+
+
+@pytest.mark.parametrize("format", list_writers())
+def test_ten_thousand_parts_take_no_longer_than_their_outlines(format: str, tmp_path: Path) -> None:
+    """Fifty times the parts, on as many pixels: whatever does something to all pixels for each would show."""
+
+    def seconds(cells: int) -> float:
+        checks = np.add.outer(np.arange(cells), np.arange(cells)) % 2
+        label_map = np.kron(checks, np.ones((700 // cells, 700 // cells), int))
+        result = make(label_map, 2)
+        start = time.process_time()
+        path, *_ = writer(format).write_any(result, tmp_path / f"x{writer(format).extension}")
+        if format in READABLE:
+            np.testing.assert_array_equal(writer(format).read(path).label_map, label_map)
+        return time.process_time() - start
+
+    seconds(10)
+    assert seconds(100) < 3 + 2 * seconds(14)

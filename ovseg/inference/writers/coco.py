@@ -10,6 +10,7 @@ from ovseg._lazy import np
 from ovseg.inference.results import DetResult, SegResult
 from ovseg.inference.writers import Writer
 from ovseg.inference.writers._describe import categories, describe, present, restore, write_json
+from ovseg.inference.writers._parts import paint_runs
 
 __all__ = ["WRITER", "detection_to_coco", "segmentation_to_coco"]
 
@@ -106,16 +107,13 @@ def _write_detections(result: DetResult, path: Path) -> tuple[Path, ...]:
 
 
 def _read(path: Path) -> SegResult:
-    from pycocotools import mask
-
     document = json.loads(path.read_text(encoding="utf-8"))
     description = document.get("info", {}).get("ovseg")
     if description is None:
         raise ValueError(f"{path} was not written by ovseg: info.ovseg is missing")
     image = document["images"][0]
-    label_map = np.full((image["height"], image["width"]), -1, np.int32)
-    for annotation in document["annotations"]:
-        label_map[mask.decode(annotation["segmentation"]) > 0] = annotation["category_id"] - 1
+    masks = ((a["category_id"] - 1, a["segmentation"]["counts"]) for a in document["annotations"])
+    label_map = paint_runs(masks, (image["height"], image["width"]))
     return restore(label_map, description)
 
 

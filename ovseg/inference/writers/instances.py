@@ -13,7 +13,7 @@ from ovseg._lazy import np
 from ovseg.inference.results import SegResult
 from ovseg.inference.writers import Writer
 from ovseg.inference.writers._describe import categories, describe, restore, write_json
-from ovseg.inference.writers._parts import Part, parts
+from ovseg.inference.writers._parts import Part, paint_runs, parts
 
 __all__ = ["WRITER"]
 
@@ -62,16 +62,13 @@ def _counts(part: Part, size: tuple[int, int]) -> list[int]:
 
 
 def _read(path: Path) -> SegResult:
-    from pycocotools import mask
-
     document = json.loads(path.read_text(encoding="utf-8"))
     description = document.get("info", {}).get("ovseg")
     if description is None:
         raise ValueError(f"{path} was not written by ovseg: info.ovseg is missing")
     image = document["images"][0]
-    label_map = np.full((image["height"], image["width"]), -1, np.int32)
-    for annotation in document["annotations"]:
-        label_map[mask.decode(annotation["segmentation"]) > 0] = annotation["category_id"] - 1
+    masks = ((a["category_id"] - 1, a["segmentation"]["counts"]) for a in document["annotations"])
+    label_map = paint_runs(masks, (image["height"], image["width"]))
     return restore(label_map, description)
 
 
