@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ovseg.cli.console import progress, say
 
 if TYPE_CHECKING:
+    from ovseg.evaluation.box_protocols import BoxProtocol
     from ovseg.evaluation.box_sets import BoxSet
     from ovseg.evaluation.detections import Detect
     from ovseg.inference.predictor import Predictor
@@ -23,14 +24,15 @@ def add_box_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--proposals",
         metavar="SOURCE",
-        help="where objects may be: truth (the true boxes, the default), segments, grid, a .json file in "
+        help="where objects may be: own (the localiser of a fine-tuned detector, its default), truth (the "
+        "true boxes, the default of all others), segments, grid, a .json file in "
         "COCO's layout of results, or the weights of a localiser (.pth of detectron2)",
     )
     group.add_argument(
         "--objectness",
         choices=("sigmoid", "raw_logit"),
-        default="sigmoid",
-        help="how the proposals' own score enters; RegionCLIP's zero-shot figures need raw_logit",
+        help="how the proposals' own score enters (default: sigmoid, or as the model's paper has it); "
+        "RegionCLIP's zero-shot figures need raw_logit",
     )
 
 
@@ -49,12 +51,14 @@ def run_boxes(args: argparse.Namespace, predictor: Predictor, data: BoxSet, repo
     Raises:
         ValueError: The proposals are none.
     """
+    from ovseg.evaluation.box_protocols import box_protocol
     from ovseg.evaluation.detections import evaluate_detections
     from ovseg.evaluation.report import write_report
     from ovseg.evaluation.report_boxes import boxes_to_markdown, report_boxes
 
-    source = args.proposals or "truth"
-    detect, settings = _detector(predictor, data, source, args.objectness)
+    source = args.proposals or ("truth" if getattr(predictor.model, "localiser", None) is None else "own")
+    protocol = box_protocol(predictor.name, data, args.objectness)
+    detect, settings = _detector(predictor, data, source, protocol)
     folder = args.out or Path("ovseg_eval") / predictor.name / f"{data.name}.{Path(source).stem}"
     start, count = time.perf_counter(), min(len(data), args.limit or len(data))
     with progress("evaluating", count if reports else 0) as advance:
@@ -63,7 +67,8 @@ def run_boxes(args: argparse.Namespace, predictor: Predictor, data: BoxSet, repo
         )
     if found is None:
         return 0
-    summary = report_boxes(found, data, seconds=time.perf_counter() - start)
+    paper = {} if args.vocab else protocol.published(Path(source).stem)
+    summary = report_boxes(found, data, paper=paper, seconds=time.perf_counter() - start)
     for path in write_report(folder, summary, boxes_to_markdown):
         print(path)
     for record in found.failures:
@@ -73,11 +78,10 @@ def run_boxes(args: argparse.Namespace, predictor: Predictor, data: BoxSet, repo
 
 
 def _detector(
-    predictor: Predictor, data: BoxSet, source: str, objectness: Any
+    predictor: Predictor, data: BoxSet, source: str, protocol: BoxProtocol
 ) -> tuple[Detect, dict[str, Any]]:
     """The predictor on a source of boxes, and all that its detections depend on."""
-    from ovseg.evaluation.region_detector import RegionDetector, proposals_by_name, segments_detector
-    from ovseg.regions.select import Selection
+    from ovseg.evaluation import region_detector
     from ovseg.vocab.cache import weights_hash
 
     settings = {
@@ -87,14 +91,22 @@ def _detector(
         "proposals": source,
     }
     if source == "segments":
-        return segments_detector(predictor, data.vocabulary), settings
-    selection = Selection(threshold=data.threshold, limit=data.limit)
-    detect = RegionDetector(predictor, data.vocabulary, proposals_by_name(source), objectness, selection)
-    return detect, {**settings, "objectness": objectness, "selection": repr(selection)}
+        return region_detector.segments_detector(predictor, data.vocabulary), settings
+    settings["selection"] = repr(protocol.selection)
+    if source == "own":
+        return region_detector.own_detector(predictor, data.vocabulary, protocol.selection), settings
+    boxes = region_detector.proposals_by_name(source)
+    rules = (protocol.objectness, protocol.selection)
+    detect = region_detector.RegionDetector(predictor, data.vocabulary, boxes, *rules)
+    return detect, {**settings, "objectness": protocol.objectness}
 
 
 def _line(summary: dict[str, Any]) -> str:
-    parts = [f"{name} {figures['ap50']}" for name, figures in summary["groups"].items()]
+    paper = summary["paper"] or {}
+    parts = [
+        f"{name} {figures['ap50']}" + (f" (published {paper[name]})" if name in paper else "")
+        for name, figures in summary["groups"].items()
+    ]
     line = f"AP50 {', '.join(parts)} ({summary['images']} images)"
     if summary["top_k"] is None:
         return line

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from ovseg.inference.predictor import Predictor
     from ovseg.vocab.vocabulary import Vocabulary
 
-__all__ = ["ProposalsOf", "RegionDetector", "proposals_by_name", "read_box_file", "segments_detector"]
+__all__ = [
+    "ProposalsOf",
+    "RegionDetector",
+    "own_detector",
+    "proposals_by_name",
+    "read_box_file",
+    "segments_detector",
+]
 
 ProposalsOf = Callable[[np.ndarray, GroundTruth], Proposals]
 """From an image (H, W, 3) uint8 RGB and its truth to boxes in its pixels."""
@@ -31,13 +38,14 @@ ProposalsOf = Callable[[np.ndarray, GroundTruth], Proposals]
 
 @dataclass(frozen=True)
 class RegionDetector:
-    """Names the boxes of a proposal source; ``Detect``. No box is moved (zero-shot in RegionCLIP's table 4).
+    """Names the boxes of a proposal source; ``Detect``. A fine-tuned detector moves them, but for true ones.
 
     Attributes:
         predictor: Any whose features are in the space of words.
         vocabulary: The words.
         proposals: Where boxes come from; None for the true ones ("GT").
-        objectness: How it enters the score, where there is any; see ``objectness_scores``.
+        objectness: How it enters the score, where there is any: ``sigmoid`` as the predictor does it;
+            ``raw_logit`` is RegionCLIP's own rule, see ``objectness_scores``.
         selection: Threshold, suppression, number.
     """
 
@@ -49,14 +57,16 @@ class RegionDetector:
 
     def __call__(self, image: np.ndarray, truth: GroundTruth) -> Found:
         """What is found in an image."""
-        boxes = given_proposals(truth.boxes) if self.proposals is None else self.proposals(image, truth)
-        plain = Proposals(boxes.boxes)
-        scores = torch.from_numpy(self.predictor.classify(image, plain, self.vocabulary))
+        given = given_proposals(truth.boxes) if self.proposals is None else self.proposals(image, truth)
+        raw = self.objectness == "raw_logit" and given.logits is not None
+        seen = Proposals(given.boxes) if raw else given
+        moved, scores = map(torch.from_numpy, self.predictor.regions(image, self.vocabulary, proposals=seen))
+        if raw:
+            assert given.logits is not None
+            scores = fuse([scores, objectness_scores(given.logits, "raw_logit")], [0.5, 0.5])
         ranks = None if self.proposals is not None else true_ranks(scores.numpy(), truth.labels)
-        if boxes.logits is not None:
-            scores = fuse([scores, objectness_scores(boxes.logits, self.objectness)], [0.5, 0.5])
-        size = (image.shape[0], image.shape[1])
-        found = select_detections(clip_boxes(boxes.boxes, size), scores, self.selection)
+        boxes = given.boxes if self.proposals is None else moved
+        found = select_detections(clip_boxes(boxes, (image.shape[0], image.shape[1])), scores, self.selection)
         return Found(found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), ranks)
 
 
@@ -65,6 +75,18 @@ def segments_detector(predictor: Predictor, vocabulary: Vocabulary) -> Detect:
 
     def detect(image: np.ndarray, truth: GroundTruth) -> Boxes:
         return predictor.detect(image, vocabulary, threshold=0.0, keep_image=False)
+
+    return detect
+
+
+def own_detector(predictor: Predictor, vocabulary: Vocabulary, selection: Selection) -> Detect:
+    """A fine-tuned detector with the boxes of its own localiser, moved by its regressor."""
+
+    def detect(image: np.ndarray, truth: GroundTruth) -> Found:
+        boxes, scores = (torch.from_numpy(values) for values in predictor.regions(image, vocabulary))
+        size = (image.shape[0], image.shape[1])
+        found = select_detections(clip_boxes(boxes, size), scores, selection)
+        return Found(found.boxes.numpy(), found.scores.numpy(), found.labels.numpy())
 
     return detect
 
@@ -85,7 +107,7 @@ def proposals_by_name(source: str) -> ProposalsOf | None:
         return lambda image, truth: grid_proposals((image.shape[0], image.shape[1]))
     if not Path(source).is_file():
         raise ValueError(
-            f"no proposals {source!r}: truth, segments, grid, a .json file of boxes, or a localiser's .pth"
+            f"no proposals {source!r}: own, truth, segments, grid, a .json file of boxes, or a .pth file"
         )
     if source.endswith(".pth"):
         from ovseg.models.detectors import load_localiser

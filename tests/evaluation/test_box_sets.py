@@ -10,6 +10,7 @@ from emoji_fakes import fake_drawings
 from PIL import Image
 
 import ovseg
+from ovseg.evaluation.box_protocols import box_protocol
 from ovseg.evaluation.box_sets import emoji_boxes, is_box_set, open_box_set
 from ovseg.evaluation.detections import Found, evaluate_detections
 from ovseg.evaluation.ground_truth import GroundTruth, parse_ground_truth, read_annotations
@@ -241,8 +242,9 @@ class Namer:
     def __init__(self, probabilities):
         self.probabilities = np.asarray(probabilities, np.float32)
 
-    def classify(self, image, boxes, vocabulary):
-        return self.probabilities[: len(boxes)]
+    def regions(self, image, vocabulary, proposals):
+        self.asked = proposals
+        return proposals.boxes.numpy() + 1, self.probabilities[: len(proposals)]  # a regressor moves them
 
 
 WORDS = Vocabulary.of(["person", "cat", "car"])
@@ -265,15 +267,23 @@ def test_proposals_from_a_file_with_their_score(coco, tmp_path):
     rows = [{"image_id": 10, "category_id": 1, "bbox": [1, 2, 20, 30], "score": 0.25}]
     path.write_text(json.dumps(rows))
     assert read_box_file(path)[10].boxes.tolist() == [[1, 2, 21, 32]]
-    data, probabilities = open_box_set("ov_coco", coco), [[0.64, 0.3, 0.0]]
-    image = np.zeros((48, 64, 3), np.uint8)
-    detector = RegionDetector(Namer(probabilities), WORDS, proposals_by_name(str(path)))
+    data, image, namer = (
+        open_box_set("ov_coco", coco),
+        np.zeros((48, 64, 3), np.uint8),
+        Namer([[0.64, 0.3, 0.0]]),
+    )
+    detector = RegionDetector(namer, WORDS, proposals_by_name(str(path)))
     found = detector(image, data.truths[0])
-    assert found.ranks is None
-    assert found.scores[0] == pytest.approx((0.64 * 0.25) ** 0.5, rel=1e-5)
+    assert found.ranks is None and found.boxes[0].tolist() == [2, 3, 22, 33]
+    assert namer.asked.objectness.tolist() == pytest.approx([0.25])  # the predictor takes it into the score
     assert len(detector(image, data.truths[1]).boxes) == 0  # no boxes of this image
-    raw = RegionDetector(Namer(probabilities), WORDS, proposals_by_name(str(path)), "raw_logit")
+    raw = RegionDetector(namer, WORDS, proposals_by_name(str(path)), "raw_logit")
     assert len(raw(image, data.truths[0]).boxes) == 0  # the logit is negative
+    rows[0]["score"] = 1 / (1 + np.exp(-2.25))
+    path.write_text(json.dumps(rows))
+    raw = RegionDetector(namer, WORDS, proposals_by_name(str(path)), "raw_logit")
+    assert raw(image, data.truths[0]).scores[0] == pytest.approx((0.64 * 2.25) ** 0.5, rel=1e-5)
+    assert namer.asked.logits is None
     path.write_text("{}{")
     with pytest.raises(ValueError, match="no list of image_id, bbox and score"):
         proposals_by_name(str(path))
@@ -296,6 +306,17 @@ def test_a_predictor_on_all_sources(coco, tiny_clip, tmp_path):
     assert 0 < len(grid.boxes) <= 100 and grid.boxes.max() <= 64
     found = segments_detector(predictor, few)(image, truth)
     assert found.boxes.shape[1] == 4
+
+
+def test_published_figures_need_their_proposals_and_rules(coco):
+    data = open_box_set("ov_coco", coco)
+    tuned = box_protocol("region_clip_rn50.ov_coco", data)
+    assert tuned.selection.soft_sigma == 0.5
+    assert tuned.published("rpn_coco_48")["novel"] == 31.4 and not tuned.published("truth")
+    assert not box_protocol("region_clip_rn50.ov_coco", data, "raw_logit").published("rpn_coco_48")
+    plain = box_protocol("region_clip_rn50.openai", data)
+    assert (plain.selection.soft_sigma, plain.selection.limit, plain.objectness) == (None, 100, "sigmoid")
+    assert not plain.published("rpn_coco_48")
 
 
 def test_report(coco, tmp_path):
