@@ -17,9 +17,9 @@ with read_base():
     from .._base_.datasets.emoji import *  # noqa: F403
     from .._base_.runtime.segmentation import *  # noqa: F403
 
-model = dict(type=FoundTrainer, auxiliary="dino_vit_tiny.emoji", width=192, around=11, coarse_steps=50)
-train_dataloader.update(batch_size=8)  # noqa: F405
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=150)
+model = dict(type=FoundTrainer, auxiliary="dino_vit_tiny.emoji", width=192, around=11, coarse_steps=40)
+train_dataloader.update(batch_size=4)  # noqa: F405
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=100)
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=5e-2))
 param_scheduler = [dict(type=StepLR, step_size=50, gamma=0.95, by_epoch=False)]
 val_dataloader = val_evaluator = test_dataloader = test_evaluator = None  # labels are never looked at
