@@ -133,12 +133,19 @@ def _protocol_table(protocols: list[Protocol]) -> str:
             _row(
                 (
                     f"`{p.name}`", _resize(p), f"{p.crop} / {p.stride or p.crop}" if p.crop else "whole",
-                    f"to {p.pad.multiple}, {p.pad.side}" if p.pad else "", p.templates, p.words or "",
+                    f"to {p.pad.multiple}, {p.pad.side}" if p.pad else "", _templates(p), p.words or "",
                     " → ".join(map(_step, p.steps)), settings, *miou,
                 )
             )
         )  # fmt: skip
     return "\n".join(lines)
+
+
+def _templates(protocol: Protocol) -> str:
+    """The name of the set, or how many there are."""
+    return (
+        protocol.templates if isinstance(protocol.templates, str) else f"{len(protocol.templates)} of its own"
+    )
 
 
 def _resize(protocol: Protocol) -> str:
