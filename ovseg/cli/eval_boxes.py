@@ -95,7 +95,8 @@ def _detector(
     settings["selection"] = repr(protocol.selection)
     if source == "own":
         return region_detector.own_detector(predictor, data.vocabulary, protocol.selection), settings
-    boxes = region_detector.proposals_by_name(source)
+    device = next(predictor.model.parameters()).device
+    boxes = region_detector.proposals_by_name(source, device)
     rules = (protocol.objectness, protocol.selection)
     detect = region_detector.RegionDetector(predictor, data.vocabulary, boxes, *rules)
     return detect, {**settings, "objectness": protocol.objectness}

@@ -91,12 +91,13 @@ def own_detector(predictor: Predictor, vocabulary: Vocabulary, selection: Select
     return detect
 
 
-def proposals_by_name(source: str) -> ProposalsOf | None:
+def proposals_by_name(source: str, device: torch.device | str = "cpu") -> ProposalsOf | None:
     """Where boxes come from.
 
     Args:
         source: ``truth``; ``grid``; a ``.json`` file in the layout of COCO's results (``image_id``, ``bbox``
             as x, y, width, height, and ``score``, a probability); or a localiser's ``.pth`` file.
+        device: Where a localiser is to run.
 
     Raises:
         ValueError: There is no such source, or the file has another layout.
@@ -112,7 +113,7 @@ def proposals_by_name(source: str) -> ProposalsOf | None:
     if source.endswith(".pth"):
         from ovseg.models.detectors import load_localiser
 
-        localiser = load_localiser(source)
+        localiser = load_localiser(source, device)
         return lambda image, truth: localiser(image)
     by_image = read_box_file(Path(source))
     return lambda image, truth: by_image.get(truth.image_id, given_proposals([]))

@@ -106,5 +106,12 @@ def _network(weights: Mapping[str, Tensor], fpn: bool, path: str) -> FrozenLocal
         "anchor_generator": anchors,
         "bbox_coder": {"type": "mmdet.DeltaXYWHBBoxCoder"},
     }
-    neck = {"type": "mmdet.FPN", "in_channels": [256, 512, 1024, 2048], "out_channels": 256, "num_outs": 5}
+    neck: dict[str, Any] = {
+        "type": "mmdet.FPN",
+        "in_channels": [256, 512, 1024, 2048],
+        "out_channels": 256,
+        "num_outs": 5,
+    }
+    if any(name.startswith("neck.") and ".bn." in name for name in weights):  # large-scale jitter
+        neck["norm_cfg"] = {"type": "BN"}
     return FrozenLocaliser(backbone, head, neck if fpn else None, before=1000 if fpn else 6000)

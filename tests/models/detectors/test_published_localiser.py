@@ -12,11 +12,12 @@ from ovseg.models.detectors.published_localiser import _network
 from ovseg.towers.checkpoints import CheckpointError
 
 
-def published(tmp_path, fpn, convs):
+def published(tmp_path, fpn, convs, norm=False):
     """A file of detectron2 with random weights, and the network in it."""
     torch.manual_seed(0)
     names = {f"backbone.layer3.{k}.conv1.weight": torch.zeros(1) for k in range(6)}
     names |= {f"rpn_head.rpn_conv.{k}.conv.weight": torch.zeros(1) for k in range(convs if convs > 1 else 0)}
+    names |= {"neck.lateral_convs.0.bn.weight": torch.zeros(1)} if norm else {}
     channels = 256 if fpn else 1024
     network = _network({**names, "rpn_head.rpn_cls.weight": torch.zeros(1, channels, 1, 1)}, fpn, "")
     torch.nn.init.normal_(network.rpn_head.rpn_cls.weight, std=0.5)
@@ -25,9 +26,10 @@ def published(tmp_path, fpn, convs):
     return path, network
 
 
-@pytest.mark.parametrize(("fpn", "convs"), [(False, 1), (True, 2)])
-def test_the_architecture_is_read_from_the_file(fpn, convs, tmp_path):
-    path, network = published(tmp_path, fpn, convs)
+@pytest.mark.parametrize(("fpn", "convs", "norm"), [(False, 1, False), (True, 2, False), (True, 2, True)])
+def test_the_architecture_is_read_from_the_file(fpn, convs, norm, tmp_path):
+    path, network = published(tmp_path, fpn, convs, norm)
+    assert any(".bn." in name for name in network.state_dict() if name.startswith("neck.")) == norm
     localiser = load_localiser(path)
     assert localiser.network.state_dict().keys() == network.state_dict().keys()
     assert localiser.divisor == (32 if fpn else 1)

@@ -197,6 +197,8 @@ def to_detectron2(state, convs):
             name = name.replace(f"rpn_head.rpn_conv.{k}.conv.", f"proposal_generator.rpn_head.conv.conv{k}.")
         name = name.replace("rpn_head.rpn_conv.", "proposal_generator.rpn_head.conv.")
         for level in range(4):
+            for side, theirs in (("lateral", "lateral"), ("fpn", "output")):
+                name = name.replace(f"neck.{side}_convs.{level}.bn", f"backbone.fpn_{theirs}{level + 2}.norm")
             name = name.replace(f"neck.lateral_convs.{level}.conv", f"backbone.fpn_lateral{level + 2}")
             name = name.replace(f"neck.fpn_convs.{level}.conv", f"backbone.fpn_output{level + 2}")
             name = name.replace(f"backbone.layer{level + 1}.", f"backbone.res{level + 2}.")
