@@ -12,7 +12,7 @@ from ovseg.dense.attention import query_query
 from ovseg.dense.readout import Readout
 from ovseg.dense.windows import Pad
 from ovseg.inference.protocol import Protocol
-from ovseg.methods.method import Method
+from ovseg.methods.method import EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
 
 __all__ = ["ClearCLIP"]
@@ -54,7 +54,7 @@ class ClearCLIP(Method):
     reference = "mc-lan/ClearCLIP"
     code_licence = "NTU S-Lab 1.0 (non-commercial)"
     towers = (
-        "vit_tiny.emoji",
+        *EMOJI_VITS,
         "vit_b32.openai",
         "vit_b16.openai",
         "vit_b16.laion2b",

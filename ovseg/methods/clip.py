@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovseg.methods.method import Method
+from ovseg.methods.method import EMOJI_VITS, Method
 
 __all__ = ["PlainCLIP"]
 
@@ -15,4 +15,4 @@ class PlainCLIP(Method):
     paper = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
     reference = "openai/CLIP"
     code_licence = "MIT"
-    towers = ("vit_b16.openai", "vit_b16.laion2b", "vit_tiny.emoji")
+    towers = (*EMOJI_VITS, "vit_b16.openai", "vit_b16.laion2b")

@@ -14,7 +14,7 @@ from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol, Resize
 from ovseg.inference.steps import MinMax
 from ovseg.methods.clearclip import clearclip_protocol
-from ovseg.methods.method import EMOJI_PROTOCOL, Method
+from ovseg.methods.method import EMOJI_PROTOCOL, EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class GEM(Method):
     reference = "WalBouss/GEM"
     code_licence = "MIT"
     towers = (
-        "vit_tiny.emoji",
+        *EMOJI_VITS,
         "vit_b32.openai",
         "vit_b16.openai",
         "vit_b16.laion2b",

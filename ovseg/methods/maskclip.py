@@ -16,7 +16,7 @@ from ovseg.dense.features import DenseFeatures
 from ovseg.dense.readout import Readout
 from ovseg.dense.windows import Pad
 from ovseg.inference.protocol import Protocol, Resize
-from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, Method
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,7 @@ class MaskCLIP(Method):
     reference = "chongzhou96/MaskCLIP"
     code_licence = "Apache-2.0"
     towers = (
-        "vit_tiny.emoji",
+        *EMOJI_VITS,
         "vit_b32.openai",
         "vit_b16.openai",
         "vit_b16.laion2b",

@@ -14,7 +14,7 @@ from ovseg.dense.attention import gaussian_bias
 from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol
 from ovseg.inference.steps import Pamr
-from ovseg.methods.method import Method
+from ovseg.methods.method import EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class NACLIP(Method):
     reference = "sinahmr/NACLIP"
     code_licence = "MIT"
     towers = (
-        "vit_tiny.emoji",
+        *EMOJI_VITS,
         "vit_b32.openai",
         "vit_b16.openai",
         "vit_b16.laion2b",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ovseg.dense.attention import correlative
 from ovseg.dense.readout import Readout
-from ovseg.methods.method import Method
+from ovseg.methods.method import EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
 
 __all__ = ["SCLIP"]
@@ -40,7 +40,7 @@ class SCLIP(Method):
     reference = "wangf3014/SCLIP"
     code_licence = "none"
     towers = (
-        "vit_tiny.emoji",
+        *EMOJI_VITS,
         "vit_b32.openai",
         "vit_b16.openai",
         "vit_b16.laion2b",

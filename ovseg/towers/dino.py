@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
@@ -25,7 +23,6 @@ from ovseg.towers.checkpoints import check_fits, read_state_dict
 
 __all__ = [
     "SelfSupervisedViT",
-    "ViTEncoding",
     "class_attention",
     "convert_vit",
     "create_vit",
@@ -34,37 +31,6 @@ __all__ = [
 ]
 
 _SITES = ("out", "ln_1", "q", "k", "v", "scores")
-
-
-@dataclass(frozen=True)
-class ViTEncoding:
-    """The attention of the last block on one image: what Trident reads of SAM, of a self-supervised ViT.
-
-    Attributes:
-        q: (heads, N, d), class token and registers first.
-        k: (heads, N, d).
-        v: (heads, N, d).
-        grid: (h, w) patches of the image.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    grid: tuple[int, int]
-
-    @property
-    def _prefix(self) -> int:
-        return self.q.shape[1] - self.grid[0] * self.grid[1]
-
-    @property
-    def values(self) -> Tensor:
-        """(heads, h * w, d)."""
-        return self.v[:, self._prefix :]
-
-    def weights(self, rows: slice) -> Tensor:
-        """(heads, n, h * w) attention between patches, not summing to one."""
-        q = self.q[:, self._prefix :][:, rows] * self.q.shape[2] ** -0.5
-        return (q @ self.k.transpose(1, 2)).softmax(dim=-1)[:, :, self._prefix :]
 
 
 class SelfSupervisedViT(nn.Module):
@@ -124,13 +90,6 @@ class SelfSupervisedViT(nn.Module):
         """
         _, grid, found = self._run(image01, taps, whole=False)
         return found, grid
-
-    def encode(self, image: np.ndarray) -> ViTEncoding:
-        """The last block's attention on an image (H, W, 3) uint8, at its own size."""
-        image01 = torch.from_numpy(image).to(self.mean.device).permute(2, 0, 1)[None] / 255
-        found, grid = self.read_taps(image01, tuple((-1, site) for site in "qkv"))
-        q, k, v = (found[-1, site][0].unflatten(1, (self.heads, -1)).transpose(0, 1) for site in "qkv")
-        return ViTEncoding(q, k, v, grid)
 
     def _run(
         self, image01: Tensor, taps: tuple[Tap, ...], whole: bool

@@ -139,6 +139,20 @@ def test_features_are_in_the_joint_space_on_sams_grid(tiny_clip):
     assert features.patches.shape == (2, 32, 3, 5) and features.cls is None
 
 
+def test_without_sam_the_spliced_map_is_what_is_scored(tiny_clip):
+    model = ovseg.build("trident", tiny_clip, sam=None, window=32, window_stride=16).model
+    one, rows = view(torch.rand(3, 48, 64), tiny_clip.info), bank()
+    with torch.inference_mode():
+        windows = model.windows(one)
+        spliced = model.clip.visual.tail(
+            model.splice(model.window_tokens(windows), windows.grid).movedim(0, -1)
+        )
+        field = model.score_field(one, rows)
+    expected = (F.normalize(spliced, dim=-1) @ rows.matrix.T).movedim(-1, 0)
+    torch.testing.assert_close(field.layers[0].scores[0, 0], expected, atol=1e-5, rtol=1e-5)
+    assert field.masks is None
+
+
 def test_settings_are_checked(tiny_clip):
     with pytest.raises(ValueError, match="must be multiples of the patch, 16 pixels"):
         ovseg.build("trident", tiny_clip, window=100, window_stride=50)

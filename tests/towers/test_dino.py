@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -158,23 +157,6 @@ def test_class_attention_is_the_class_tokens_row():
     attention = class_attention(dense.taps[-1, "q"], dense.taps[-1, "k"], HEADS)
     expected = published_forward(weights, image, 8, "dino")[1][-1]["attention"][:, :, 0, 1:]
     torch.testing.assert_close(attention, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("family", ["dino", "registers"])
-def test_an_encoding_is_the_last_blocks_attention(family):
-    info = CASES[family]
-    weights = published_weights(info)
-    ours = tower(info, weights)
-    image = np.random.default_rng(0).integers(0, 256, (4 * ours.stride, 6 * ours.stride, 3), np.uint8)
-    encoding = ours.encode(image)
-    last = published_forward(
-        weights, torch.from_numpy(image).permute(2, 0, 1)[None] / 255, ours.stride, family
-    )[1][-1]
-    first = ours.prefix
-    assert encoding.grid == (4, 6)
-    torch.testing.assert_close(encoding.weights(slice(3, 9)), last["attention"][0, :, first:, first:][:, 3:9])
-    values = last["v"][0, first:].unflatten(1, (HEADS, -1)).transpose(0, 1)
-    torch.testing.assert_close(encoding.values, values, atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("family", CASES)

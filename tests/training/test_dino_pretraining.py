@@ -35,7 +35,7 @@ def small_tower(monkeypatch):
 
 @pytest.fixture(scope="module")
 def batch():
-    batches = EmojiBatches([Stage(100, ((96, 8, 1.0),))], drawings=fake_drawings())
+    batches = EmojiBatches([Stage(100, ((64, 6, 1.0),))], drawings=fake_drawings())
     return torch.from_numpy(batches[0]["image"])
 
 
@@ -103,19 +103,19 @@ def test_blocks_are_hidden_up_to_a_share():
 
 def test_losses_fall_and_the_teacher_follows(batch):
     model = pretrainer(momentum=(0.9, 0.9))
-    wrapper = MuonAdamWConstructor({"optimizer": {"lr": 3e-3, "weight_decay": 0.05}})(model)
+    wrapper = MuonAdamWConstructor({"optimizer": {"lr": 1e-2, "weight_decay": 0.05}})(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [{names[id(p)] for p in group["params"]} for group in wrapper.optimizer.param_groups]
     assert not any(name.startswith("teacher") for name in set.union(*groups))
     assert all(".blocks." in name for name in groups[0]) and "student.vit.pos_embed" in groups[2]
     before, history = model.teacher.vit.blocks[0].attn.qkv.weight.clone(), []
-    for step in range(60):
-        losses = model(batch, step % 3)
+    for step in range(30):
+        losses = model(batch, step % 2)
         history.append([float(loss.detach()) for loss in losses.values()])
         wrapper.update_params(sum(losses.values()))
         model.update_teacher(step)
-    first, last = (torch.tensor(part).mean(dim=0) for part in (history[:6], history[-6:]))
-    assert (last < 0.9 * first).all()
+    first, last = (torch.tensor(part).mean(dim=0) for part in (history[:4], history[-4:]))
+    assert (last < 0.95 * first).all()
     assert not torch.equal(before, model.teacher.vit.blocks[0].attn.qkv.weight)
 
 
@@ -131,7 +131,7 @@ def test_a_step_depends_on_its_number_alone(batch):
 def test_a_training_resumes_and_leaves_a_tower(tmp_path, monkeypatch, small_tower):
     monkeypatch.setenv("OVSEG_CACHE", str(write_fake_drawings(tmp_path).parents[1]))
     changes = {
-        "train_dataloader.batches.stages": [(4, [(96, 3, 0.5), (144, 2, 0.5)])],
+        "train_dataloader.batches.stages": [(4, [(64, 2, 0.5), (96, 2, 0.5)])],
         "train_dataloader.num_workers": 0,
         "train_cfg.max_iters": 4,
         "model.steps": 4,

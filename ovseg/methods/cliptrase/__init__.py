@@ -14,7 +14,7 @@ from ovseg.dense.attention import key_key, query_query, uses, value_value
 from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol, Resize
 from ovseg.inference.steps import RegionVote, Softmax
-from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, Method
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class CLIPtrase(Method):
     reference = "leaves162/CLIPtrase"
     code_licence = "MIT"
     towers = (
-        "vit_tiny.emoji",
+        *EMOJI_VITS,
         "vit_b32.openai",
         "vit_b16.openai",
         "vit_b16.laion2b",

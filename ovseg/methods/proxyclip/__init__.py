@@ -8,15 +8,17 @@ Residual and MLP are left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ovseg._lazy import F, torch
 from ovseg.dense.operators import row_blocks
 from ovseg.dense.readout import Readout
 from ovseg.dense.windows import Pad
-from ovseg.methods.method import DEFAULT_PROTOCOL, Method
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
+from ovseg.towers.auxiliary import EMBEDDED_DINO
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ovseg.towers.auxiliary import AuxiliaryTower
     from ovseg.towers.clip import CLIP
 
-__all__ = ["ProxyAttention", "ProxyCLIP", "mean_similarity"]
+__all__ = ["EMBEDDED_PROXY", "ProxyAttention", "ProxyCLIP", "mean_similarity"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ _PAPER = (
 )
 
 
+EMBEDDED_PROXY: Mapping[str, Any] = {"auxiliary": EMBEDDED_DINO, "beta": 1.3, "gamma": 30.0}
+"""For the embedded towers, chosen on the validation artist: all patches of a small tower are rather alike."""
+
+
 @dataclass(frozen=True)
 class ProxyCLIP(Method):
     """Published with DINO ViT-B/8; DINOv2, SAM and MAE are the authors' ablations.
@@ -134,6 +140,7 @@ class ProxyCLIP(Method):
     reference = "mc-lan/ProxyCLIP"
     code_licence = "NTU S-Lab 1.0 (non-commercial)"
     towers = (
+        *EMOJI_VITS,
         "vit_b16.openai",
         "vit_b16.laion2b",
         "vit_b16.metaclip",
@@ -141,7 +148,12 @@ class ProxyCLIP(Method):
         "vit_l14.openai",
         "vit_h14.laion2b",
     )
-    protocols = protocols_of(*_PAPER, miou=_MIOU, default=replace(DEFAULT_PROTOCOL, pad=_PAD))
+    protocols = protocols_of(
+        *_PAPER,
+        miou=_MIOU,
+        default=replace(DEFAULT_PROTOCOL, pad=_PAD),
+        emoji=replace(EMOJI_PROTOCOL, fields=EMBEDDED_PROXY),
+    )
 
     auxiliary: str | AuxiliaryTower = "dino_vit_b8"
     beta: float = 1.2

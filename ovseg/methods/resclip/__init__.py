@@ -14,7 +14,7 @@ from ovseg._lazy import F
 from ovseg.dense.attention import gaussian_bias
 from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol
-from ovseg.methods.method import DEFAULT_PROTOCOL, Method
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class ResCLIP(Method):
     reference = "yvhangyang/ResCLIP"
     code_licence = "none"
     towers = (
-        "vit_tiny.emoji",
+        *EMOJI_VITS,
         "vit_b32.openai",
         "vit_b16.openai",
         "vit_b16.laion2b",

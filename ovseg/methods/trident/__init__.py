@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol
 from ovseg.inference.steps import SamRefine
-from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, Method
-from ovseg.methods.proxyclip import ProxyAttention
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method
+from ovseg.methods.proxyclip import EMBEDDED_PROXY, ProxyAttention
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
 
 if TYPE_CHECKING:
@@ -63,13 +63,22 @@ def _own(protocol: Protocol) -> Protocol:
     return replace(protocol, crop=None, stride=None, steps=(*protocol.steps, SamRefine()))
 
 
+# No SAM is embedded: features are spliced, but neither averaged over the image nor redrawn.
+_EMOJI = replace(
+    EMOJI_PROTOCOL,
+    crop=None,
+    stride=None,
+    fields={**EMBEDDED_PROXY, "sam": None, "window": 224, "window_stride": 64},
+)
+
+
 @dataclass(frozen=True)
 class Trident(Method):
     """Sides of windows and steps are in pixels; both must be multiples of CLIP's patch.
 
     Attributes:
         auxiliary: Name of the tower of the proxy attention (``ovseg.towers.auxiliary``), or a tower.
-        sam: Name of a SAM, or a tower with ``encode``.
+        sam: Name of a SAM, or a tower with ``encode``; None leaves out the average over the whole image.
         beta: See ``ProxyAttention``.
         gamma: See ``ProxyAttention``.
         window: Side of the windows.
@@ -88,11 +97,18 @@ class Trident(Method):
     )
     reference = "YuHengsss/Trident"
     code_licence = "Apache-2.0"
-    towers = ("vit_b16.openai", "vit_b16.laion2b", "vit_b16.metaclip", "vit_b16.dfn", "vit_h14.laion2b")
-    protocols = protocols_of(*_PAPER, miou=_MIOU, default=_own(DEFAULT_PROTOCOL), emoji=_own(EMOJI_PROTOCOL))
+    towers = (
+        *EMOJI_VITS,
+        "vit_b16.openai",
+        "vit_b16.laion2b",
+        "vit_b16.metaclip",
+        "vit_b16.dfn",
+        "vit_h14.laion2b",
+    )
+    protocols = protocols_of(*_PAPER, miou=_MIOU, default=_own(DEFAULT_PROTOCOL), emoji=_EMOJI)
 
     auxiliary: str | AuxiliaryTower = "dino_vit_b16"
-    sam: str | Any = "sam_vit_b"
+    sam: str | Any | None = "sam_vit_b"
     beta: float = 1.2
     gamma: float = 3.0
     window: int = 336

@@ -37,7 +37,7 @@ _BATCH = 4  # windows per forward where no view says how many
 
 
 class TridentSegmenter(TwoTowerSegmenter):
-    """Dense features of a whole image on SAM's grid."""
+    """Dense features of a whole image on SAM's grid, or without SAM on that of the windows."""
 
     def __init__(self, clip: CLIP, method: Trident, readout: Readout) -> None:
         super().__init__(clip, method, readout, method.auxiliary)
@@ -111,8 +111,11 @@ class TridentSegmenter(TwoTowerSegmenter):
     def fuse(self, canvas: Tensor, encodings: Sequence[Encoding]) -> Tensor:
         """(D, h', w') on SAM's grid: the map (D, h, w), averaged by SAM's attention.
 
-        Several encodings are those of as many parts of the image, from left to right.
+        Several encodings are those of as many parts of the image, from left to right. Without any the map
+        stays as it is.
         """
+        if not encodings:
+            return canvas
         step = canvas.shape[2] // len(encodings)
         edges = [*range(0, step * len(encodings), step), canvas.shape[2]]
         s, fused = self.settings, []
@@ -130,7 +133,9 @@ class TridentSegmenter(TwoTowerSegmenter):
         return cv2.resize(source, (width, height))
 
     def encode(self, picture: np.ndarray, view: View) -> list[Any]:
-        """The picture (H, W, 3) in SAM's encoder, or its two halves."""
+        """The picture (H, W, 3) in SAM's encoder, or its two halves; nothing where there is no SAM."""
+        if self.settings.sam is None:
+            return []
         middle = picture.shape[1] // 2
         parts = [picture[:, :middle], picture[:, middle:]] if self.settings.split_halves else [picture]
         return [self._sam(view).encode(np.ascontiguousarray(part)) for part in parts]
