@@ -89,9 +89,9 @@ class CATSeg(Method):
             thirds of its depth.
         aggregator: Sizes of the learned head, also as a dict; its ``embed_dim`` is that of the tower.
         prompts: Learned tokens per block of the image tower (its ``prompt`` tuning mode).
-        channel_dropout: Greatest share of the channels of an image's features that its cost volume is made
-            without in training, so that the head does not rely on cosines as good as those of images that the
-            tower was trained on. 0 as published.
+        fading: Training takes up to this share off the cosines of a class in an image, of each another, so
+            that the head does not rely on words being equally well known: of images unlike those that the
+            tower was trained on, some are not. 0 as published.
         ignored: What becomes of pixels without a label in training. ``skip``: they do not count.
             ``negative``: they are examples against every class, as in the authors' code.
     """
@@ -119,6 +119,7 @@ class CATSeg(Method):
                 "canvas": 224,
                 "window": 112,
                 "stride": 56,
+                "glance": False,
                 "residual": "own",
                 "aggregator": EMOJI_HEAD,
             },
@@ -144,12 +145,14 @@ class CATSeg(Method):
     guidance_blocks: tuple[int, int] | None = None
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     prompts: int = 0
-    channel_dropout: float = 0.0
+    fading: float = 0.0
     ignored: Literal["skip", "negative"] = "skip"
 
     def __post_init__(self) -> None:
         if isinstance(self.aggregator, Mapping):  # from a config or a release
-            sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in self.aggregator.items()}
+            sizes: dict[str, Any] = {
+                key: tuple(v) if isinstance(v, list) else v for key, v in self.aggregator.items()
+            }
             object.__setattr__(self, "aggregator", AggregatorConfig(**sizes))
 
     @property

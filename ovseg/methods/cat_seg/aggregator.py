@@ -41,6 +41,7 @@ class Aggregator(nn.Module):
         text: Tensor,
         guidance: tuple[Tensor, Tensor, Tensor],
         pooling: tuple[int, int] = (1, 1),
+        fading: float = 0.0,
     ) -> Tensor:
         """Logits (B, K, 4 h, 4 w).
 
@@ -50,6 +51,7 @@ class Aggregator(nn.Module):
             guidance: Image features (B, C, h, w) that guide the spatial aggregation, and (B, G1, 2 h, 2 w)
                 and (B, G2, 4 h, 4 w) that guide the decoder.
             pooling: Of the class attention, see ``ClassAggregation``.
+            fading: Greatest share of the cosines of a class in an image that is taken off, by chance.
 
         Raises:
             ValueError: T is not the number of templates that the head was made for.
@@ -60,9 +62,12 @@ class Aggregator(nn.Module):
             )
         appearance = self.appearance(guidance[0]).permute(0, 2, 3, 1)  # (B, h, w, G)
         text_guidance = self.guide_by_text(text)
+        costs = cost_volume(features, text)
+        if fading:
+            costs = costs * (1 - fading * torch.rand_like(costs[:, :, :1, :1, :1]))
         logits = [
             self._one(cost, image, text_guidance, (coarse, fine), pooling)
-            for cost, image, coarse, fine in zip(cost_volume(features, text), appearance, *guidance[1:])
+            for cost, image, coarse, fine in zip(costs, appearance, *guidance[1:])
         ]
         return torch.stack(logits)
 

@@ -86,10 +86,8 @@ class CATSegModel(nn.Module):
         """Logits (B, Q, 4 h, 4 w) of words with text embeddings (Q, T, C)."""
         pooling = self.method.train_pooling if self.training else self.method.pooling
         guidance = self.guidance(features)
-        patches = guidance[0]
-        if self.training and self.method.channel_dropout:
-            patches = _thinned(patches, self.method.channel_dropout)
-        return self.aggregator(patches, rows.float(), guidance, (pooling, pooling))
+        fading = self.method.fading if self.training else 0.0
+        return self.aggregator(guidance[0], rows.float(), guidance, (pooling, pooling), fading)
 
     def forward(self, image: Tensor, bank: TextBank) -> Tensor:
         """Logits (B, Q, 4 h, 4 w) of the words in normalised images (B, 3, H, W), at their own size."""
@@ -140,10 +138,3 @@ class CATSegModel(nn.Module):
         parts = replace(view, image=square, grid=grid).batches()
         scores = torch.cat([self(self.fit(windows), bank) for windows in parts])
         return Layer(scores.unflatten(0, (len(grid.tops), len(grid.lefts))), *grid.spans(), **arguments)
-
-
-def _thinned(features: Tensor, most: float) -> Tensor:
-    """(B, C, h, w) without some channels: of each image another share, up to ``most``."""
-    share = torch.rand(len(features), 1, device=features.device) * most
-    kept = torch.rand(features.shape[:2], device=features.device) >= share
-    return features * kept[..., None, None]

@@ -13,6 +13,7 @@ import ovseg
 from ovseg.dense.view import View
 from ovseg.dense.windows import Pad, slide
 from ovseg.methods.cat_seg import CATSeg
+from ovseg.methods.cat_seg.aggregator import cost_volume
 from ovseg.methods.cat_seg.config import AggregatorConfig
 from ovseg.methods.cat_seg.converter import convert_model, to_published
 from ovseg.towers.checkpoints import CheckpointError
@@ -67,20 +68,19 @@ def test_without_a_glance_windows_say_all(make_model):
     torch.testing.assert_close(model.score_field(view, rows).full(), expected, atol=1e-5, rtol=0)
 
 
-def test_channels_are_left_out_in_training_only(make_model):
-    model, rows, image = make_model(channel_dropout=0.9), bank(2).rows, torch.randn(2, 3, 64, 64)
-    seen = []
-    model.aggregator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+def test_cosines_fade_in_training_only(make_model):
+    model, rows, image = make_model(fading=0.6), bank(3).rows, torch.randn(2, 3, 64, 64)
+    costs = []
+    model.aggregator.embed.register_forward_pre_hook(lambda _, inputs: costs.append(inputs[0]))
     with torch.no_grad():
         features = model.features(image)
         for training in (False, True):
             model.train(training).head(features, rows)
-    assert torch.equal(seen[0][0], features.patches)
-    patches, guidance = seen[1][0], seen[1][2]
-    gone = (patches == 0).all(dim=(2, 3))  # (B, C), of each image others
-    assert gone.any(dim=1).all() and not gone.all(dim=1).any() and not torch.equal(gone[0], gone[1])
-    assert torch.equal(patches[~gone], features.patches[~gone])
-    assert torch.equal(guidance[0], features.patches)
+    true, faded = torch.stack(costs).unflatten(0, (2, 2))  # (image, class, T, h, w)
+    torch.testing.assert_close(true, cost_volume(features.patches, rows))
+    share = (faded / true).flatten(2)
+    assert (share.amax(2) - share.amin(2)).max() < 1e-4  # one for a class in an image
+    assert len(share[..., 0].flatten().unique()) == 6 and share.min() >= 0.4 and share.max() <= 1
 
 
 def test_sizes_of_the_head_may_come_as_json():
