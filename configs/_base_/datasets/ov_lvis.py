@@ -4,9 +4,8 @@
 """
 
 from mmcv.transforms import LoadImageFromFile, RandomChoiceResize
-from mmdet.datasets import ClassBalancedDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
-from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dataset import ClassBalancedDataset, DefaultSampler, InfiniteSampler
 
 from ovseg.datasets.detection import OpenVocabularyLVIS
 from ovseg.evaluation.lvis_metric import OpenVocabularyLVISMetric

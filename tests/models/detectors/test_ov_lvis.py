@@ -76,6 +76,24 @@ def test_the_tool_and_the_data_set(lvis):
     assert subprocess.run(command, capture_output=True).returncode == 2
 
 
+def test_the_shipped_config_loads_images_boxes_and_masks(lvis):
+    from mmdet.registry import DATASETS
+    from mmdet.registry import METRICS as MMDET_METRICS
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(ROOT / "configs/region_clip/ov_lvis_rn50.py")
+    root = str(lvis) + "/"
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    train.dataset.update(data_root=root, ann_file="annotations/lvis_v1_train.json")
+    val.update(data_root=root)
+    item = DATASETS.build(train)[0]["data_samples"].gt_instances
+    assert len(item.bboxes) == len(item.masks) == 1  # the rare object is not asked for
+    (sample_one, sample_two) = DATASETS.build(val)
+    assert (sample_one["data_samples"].img_id, sample_two["data_samples"].img_id) == (1, 2)
+    cfg.val_evaluator.update(ann_file=root + "annotations/lvis_v1_val.json")
+    assert MMDET_METRICS.build(cfg.val_evaluator).metrics == ("bbox", "segm")
+
+
 def test_the_metric_tells_rare_from_common_and_masks_from_boxes(lvis):
     file = str(lvis / "annotations/lvis_v1_val.json")
     metric = OpenVocabularyLVISMetric(file, ["bbox", "segm"])
