@@ -11,7 +11,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
 
 from ovseg.datasets.labels import read_labels, truth_of
-from ovseg.inference.images import IMAGE_SUFFIXES
+from ovseg.inference.source_files import IMAGE_SUFFIXES
 from ovseg.registry import DATASETS, TRANSFORMS
 from ovseg.vocab.vocabulary import Vocabulary
 
