@@ -20,7 +20,6 @@ _UPSTREAM = ("mmengine", "mmcv", "mmcv-full", "mmcv-lite", "mmsegmentation", "mm
 _EXTRAS = {
     "video": ("av", "video files"),
     "cluster": ("sklearn", "CLIPtrase"),
-    "lvis": ("lvis", "evaluation on LVIS"),
     "supervision": ("supervision", "to_supervision()"),
     "board": ("tensorboard", "curves of trainings"),
     "emoji": ("resvg_py", "the EmojiScenes data set"),
