@@ -9,7 +9,7 @@ from mmengine.config import read_base
 with read_base():
     from .clip_vit_tiny import *  # noqa: F403
 
-steps = 7500
+steps = 6500
 full = 5000  # from here on every patch and the larger sizes
 
 model.update(  # noqa: F405

@@ -41,7 +41,7 @@ EMOJI_PROTOCOL = Protocol(
 )
 """For the embedded towers, which were trained on scenes of at most 224 pixels."""
 
-EMOJI_VITS = ("vit_tiny.emoji",)
+EMOJI_VITS = ("vit_tiny.emoji", "vit_tiny.emoji_pairs")
 """The embedded ViTs, which every method for ViTs that needs no training has rows for."""
 
 
