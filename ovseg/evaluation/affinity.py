@@ -19,7 +19,7 @@ _SEED = 77
 
 @torch.inference_mode()
 def patch_affinity(
-    towers: Mapping[str, Callable[[Tensor], Tensor]],
+    read: Callable[[Tensor], Mapping[str, Tensor]],
     drawings: Drawings,
     split: Split = "val",
     *,
@@ -27,17 +27,17 @@ def patch_affinity(
     scenes: int = 24,
     size: int = 224,
 ) -> dict[str, float]:
-    """Mean over scenes of ``affinity_auc``, in percent, for each way to make features of an image.
+    """Mean over scenes of ``affinity_auc``, in percent, for each kind of features of an image.
 
     Args:
-        towers: By name, what turns images (1, 3, S, S) in [0, 1] into features (1, C, h, w).
+        read: Turns images (1, 3, S, S) in [0, 1] into features (1, C, h, w) by name.
         drawings: All of them.
         split: Whose drawings.
         stride: Pixels per grid step.
         scenes: Their number.
         size: Pixels of a scene's side.
     """
-    found: dict[str, list[float]] = {name: [] for name in towers}
+    found: dict[str, list[float]] = {}
     for scene in EmojiScenes(
         split, ("base", "novel"), size=size, length=scenes, seed=_SEED, drawings=drawings
     ):
@@ -45,8 +45,8 @@ def patch_affinity(
         objects = _pure_patches(scene, stride)
         if len(objects.unique()) < 3:  # less than two objects and something beside them
             continue
-        for name, features in towers.items():
-            found[name].append(affinity_auc(features(image)[0], objects))
+        for name, features in read(image).items():
+            found.setdefault(name, []).append(affinity_auc(features[0], objects))
     return {name: 100 * float(np.mean(values)) for name, values in found.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +78,16 @@ class DINOHook(PretrainHook):
 def tower_affinity(
     tower: SelfSupervisedViT, drawings: Drawings, split: Split, scenes: int = 24
 ) -> dict[str, float]:
-    """``patch_affinity`` of the last block's output ("out"), keys, values, and of the bare colours."""
+    """``patch_affinity`` of the last output ("out"), the last block's keys and values, and bare colours."""
 
-    def read(image01: Tensor, site: str) -> Tensor:
-        tokens = tower(image01, ((-1, site),)).taps[-1, site]
-        height, width = (side // tower.stride for side in image01.shape[2:])
-        return tokens[:, tower.prefix :].transpose(1, 2).unflatten(2, (height, width))
+    def read(image01: Tensor) -> dict[str, Tensor]:
+        features = tower(image01, ((-1, "k"), (-1, "v")))
+        found = {"out": features.patches, "colours": colour_features(image01, tower.stride)}
+        for (_, site), tokens in features.taps.items():
+            found[site] = tokens[:, tower.prefix :].transpose(1, 2).unflatten(2, features.grid)
+        return found
 
-    readers = {site: partial(read, site=site) for site in ("out", "k", "v")}
-    colours = partial(colour_features, stride=tower.stride)
-    return patch_affinity({**readers, "colours": colours}, drawings, split, scenes=scenes)
+    return patch_affinity(read, drawings, split, stride=tower.stride, scenes=scenes)
 
 
 def export_vit(vit: nn.Module, path: Path, card: Mapping[str, Any]) -> Path:

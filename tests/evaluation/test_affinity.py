@@ -27,7 +27,7 @@ def test_mixed_patches_do_not_count():
 def test_masks_give_all_and_noise_gives_half():
     torch.manual_seed(0)
     figures = patch_affinity(
-        {"noise": lambda image: torch.randn(1, 8, 28, 28), "colours": colour_features},
+        lambda image: {"noise": torch.randn(1, 8, 28, 28), "colours": colour_features(image)},
         fake_drawings(), scenes=3,
     )  # fmt: skip
     assert abs(figures["noise"] - 50) < 3 and figures["colours"] > 70

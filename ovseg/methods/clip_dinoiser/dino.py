@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from ovseg.towers.auxiliary import AuxiliaryTower, auxiliary_tower
+from ovseg.towers.dino import read_taps
 
 __all__ = ["DinoSource", "last_block", "open_dino"]
 
@@ -22,6 +23,6 @@ def open_dino(source: DinoSource, image: Tensor) -> AuxiliaryTower:
 def last_block(tower: AuxiliaryTower, image01: Tensor, *features: Literal["k", "v"]) -> tuple[Tensor, ...]:
     """Keys or values of the patches, each (B, D, h, w), heads concatenated, of images in [0, 1]."""
     taps = tuple((-1, feature) for feature in features)
-    found = tower(image01, taps)
-    patches = found.grid[0] * found.grid[1]
-    return tuple(found.taps[tap][:, -patches:].transpose(1, 2).unflatten(2, found.grid) for tap in taps)
+    found, grid = read_taps(tower, image01, taps)
+    patches = grid[0] * grid[1]
+    return tuple(found[tap][:, -patches:].transpose(1, 2).unflatten(2, grid) for tap in taps)

@@ -18,6 +18,7 @@ from ovseg.dense.view import View
 from ovseg.dense.windows import Pad, WindowGrid, slide
 from ovseg.methods.lposs.graphs import patch_graph, pixel_graph
 from ovseg.methods.two_towers import TwoTowerSegmenter
+from ovseg.towers.dino import read_taps
 from ovseg.vocab.text_bank import TextBank
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ class LPOSSSegmenter(TwoTowerSegmenter):
         grid, stride = (0, 0), 1
         for crop in crops:
             tower = self.auxiliary(crop.to(dtype))
-            guide = tower(Pad(tower.stride)(crop).to(dtype), ((-1, self.settings.site),))
-            grid, stride = guide.grid, tower.stride
-            tokens = guide.taps[-1, self.settings.site][:, -grid[0] * grid[1] :]  # less the class token
+            tap = (-1, self.settings.site)
+            taps, grid = read_taps(tower, Pad(tower.stride)(crop).to(dtype), (tap,))
+            stride, tokens = tower.stride, taps[tap][:, -grid[0] * grid[1] :]  # less the class token
             features.append(F.normalize(tokens.float(), dim=2).flatten(0, 1))
             dense = super().features(self._normalised(Pad(self.stride)(crop), dtype))
             scores.append(_cosines(dense.patches.float(), grid, bank.matrix.float()))
