@@ -5,10 +5,10 @@
 
 from mmcv.transforms import LoadImageFromFile, RandomChoiceResize
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
-from mmdet.evaluation import OVCocoMetric
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
 from ovseg.datasets.detection import OpenVocabularyCoco
+from ovseg.evaluation.coco_metric import OpenVocabularyCocoMetric
 
 data_root = "data/coco/"
 meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
@@ -59,7 +59,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type=OVCocoMetric,
+    type=OpenVocabularyCocoMetric,
     ann_file=data_root + "annotations/instances_val2017_all.json",
     metric="bbox",
     proposal_nums=(1, 10, 100),  # COCO's own: AP counts 100 detections, where mmdet's default counts 1000

@@ -52,9 +52,9 @@ def coco(tmp_path):
 
 
 def metric(root):
-    from mmdet.evaluation import OVCocoMetric
+    from ovseg.evaluation.coco_metric import OpenVocabularyCocoMetric
 
-    made = OVCocoMetric(
+    made = OpenVocabularyCocoMetric(
         ann_file=str(root / "annotations" / "instances_val2017_all.json"),
         metric="bbox",
         proposal_nums=(1, 10, 100),
@@ -103,6 +103,8 @@ def test_perfect_predictions_and_the_identity_of_all(coco):
     assert mixed["coco/bbox_mAP_50"] == pytest.approx((48 * base + 17 * novel) / 65, abs=5e-4)
     only_base = evaluate(coco, [e["group"] == "base" for e in ENTRIES])
     assert (only_base["coco/base_ap50"], only_base["coco/novel_ap50"]) == pytest.approx((1, 0))
+    nothing = evaluate(coco, [False] * 65)
+    assert nothing.keys() == mixed.keys() and not any(nothing.values())
 
 
 def test_our_figures_are_those_of_mmdet(coco):
