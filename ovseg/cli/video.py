@@ -106,14 +106,19 @@ def run(args: argparse.Namespace) -> int:
             for sink in (video, *sinks):
                 stack.enter_context(sink)
             _copy(stream, video, sinks, advance)
-    finally:
+    except KeyboardInterrupt:
         if video.frames:
-            seconds = time.perf_counter() - start
-            rate = f"{video.frames / seconds:.1f} frames per second"
-            say(f"{video.frames} frames, {stream.source.broken} broken, {rate}")
+            _report(video, sinks, start)
+        raise
+    _report(video, sinks, start)
+    return 0
+
+
+def _report(video: Any, sinks: list[Any], start: float) -> None:
+    rate = video.frames / (time.perf_counter() - start)
+    say(f"{video.frames} frames, {video.source.broken} broken, {rate:.2g} frames per second")
     for sink in (video, *sinks):
         print(sink.path, flush=True)
-    return 0
 
 
 def _copy(stream: Any, video: Any, sinks: list[Any], advance: Callable[[], None]) -> None:

@@ -31,6 +31,11 @@ class VideoWriter:
         source: What the frames come from: gives their rate, and the sound.
         audio: Copy the sound.
 
+    Attributes:
+        path: As given.
+        source: As given.
+        frames: How many have been written.
+
     Raises:
         ValueError: The suffix is another, or there is no sound to copy.
         ImportError: The extra ``video`` is not installed.
@@ -42,8 +47,8 @@ class VideoWriter:
             raise ValueError(f"{path}: a video is written to {', '.join(VIDEO_SUFFIXES)} files")
         if audio and not source.has_audio:
             raise ValueError(f"{source.name} has no sound to keep; leave out audio")
-        self.path, self.frames = path, 0
-        self._source, self._audio = source, audio
+        self.path, self.source, self.frames = path, source, 0
+        self._audio = audio
         self._stack = contextlib.ExitStack()
         self._container: Any = None
         self._first, self._ticks = 0.0, -1
@@ -87,10 +92,10 @@ class VideoWriter:
 
     def _finish(self) -> None:
         if self._container is None:
-            raise ValueError(f"{self._source.name}: no frame could be read, so {self.path} is not written")
+            raise ValueError(f"{self.source.name}: no frame could be read, so {self.path} is not written")
         with self._named_errors():
             self._container.mux(self._stream.encode())
-            self._copy_sound(self._first + (self._ticks + 1) / _TICKS + float(1 / self._source.rate))
+            self._copy_sound(self._first + (self._ticks + 1) / _TICKS + float(1 / self.source.rate))
             self._container.close()
 
     def _open(self, image: np.ndarray, time: float) -> None:
@@ -99,7 +104,7 @@ class VideoWriter:
             raise ImportError("this PyAV has no H.264 encoder; install it from PyPI: pip install av")
         options = {"movflags": "+faststart"} if self.path.suffix.lower() != ".mkv" else {}
         self._container = av.open(str(self._temporary), "w", options=options)
-        rate = (self._source.rate / self._source.clip.stride).limit_denominator(1001)
+        rate = (self.source.rate / self.source.clip.stride).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate, options=_QUALITY)
         height, width = image.shape[:2]
         self._stream.width, self._stream.height = width + width % 2, height + height % 2  # for 4:2:0
@@ -107,7 +112,7 @@ class VideoWriter:
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
         self._first = time
         if self._audio:
-            self._packets = _sound(self._source.name, self._container, time)
+            self._packets = _sound(self.source.name, self._container, time)
             self._waiting = next(self._packets, None)
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:

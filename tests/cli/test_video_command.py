@@ -76,7 +76,8 @@ def test_ctrl_c_leaves_a_playable_file(predictor, clip, tmp_path, monkeypatch, c
     out, lines = tmp_path / "b.mp4", tmp_path / "b.jsonl"
     assert main(["video", str(clip), "--classes", "x", "--out", str(out), "--labels", str(lines)]) == 130
     assert len(frames_of(out)) == 4 and len(lines.read_text().splitlines()) == 5
-    assert "4 frames" in capsys.readouterr().err
+    stdout, stderr = capsys.readouterr()
+    assert "4 frames" in stderr and stdout.split() == [str(out), str(lines)]
 
 
 @pytest.mark.parametrize(
