@@ -19,8 +19,8 @@ from ovseg.inference.sheet import sheet
 from ovseg.towers.table import ASSETS
 
 _TOWER = "vit_tiny.emoji"
-_SCENE, _PLACE = ASSETS / "demo" / "beach.png", (100, 100)
-_COLOURS = 200  # a palette halves the file, and nobody sees it
+_SCENE, _PLACE = ASSETS / "demo" / "meadow.png", (120, 120)
+_COLOURS = 160  # a palette halves the file, and nobody sees it
 
 
 def affinity_picture() -> Image.Image:

@@ -9,6 +9,7 @@ from mmengine.runner.loops import IterBasedTrainLoop, TestLoop, ValLoop
 from torch.optim import AdamW
 
 from ovseg.datasets.emoji_scenes import BASE_CLASSES
+from ovseg.methods.clip_dinoiser import EMOJI_HEAD
 from ovseg.models.segmentors import CLIPDINOiserGroups, CLIPDINOiserSegmentor
 from ovseg.training.hooks import PlainCheckpoint, SeededSteps
 
@@ -21,10 +22,10 @@ model = dict(
     tower="vit_tiny.emoji",
     classes=BASE_CLASSES,
     auxiliary="dino_vit_tiny.emoji",
-    saliency="work_dirs/found_emoji/iter_100.pth",
+    saliency="work_dirs/found_emoji/iter_60.pth",
     gamma=0.7,  # so small a DINO finds everything a little alike
     targets=None,
-    fields=dict(channels=64, gamma=0.85),
+    fields=EMOJI_HEAD,
 )
 train_dataloader.update(batch_size=4)  # noqa: F405
 train_dataloader["dataset"]["dataset"].update(length=200, pipeline=test_pipeline)  # noqa: F405

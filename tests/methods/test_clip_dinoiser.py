@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from ovseg.methods.clip_dinoiser.found_training import background_mask, found_lo
 from ovseg.methods.clip_dinoiser.model import DinoCLIPSegmenter, DinoiserSegmenter, uncertain_background
 from ovseg.methods.clip_dinoiser.training import affinity_target, dinoiser_losses, optimiser, similarities
 from ovseg.methods.trained import load_trained
+from ovseg.towers.table import ASSETS
 from ovseg.vocab.text_bank import TextBank
 from ovseg.vocab.vocabulary import Vocabulary
 
@@ -202,3 +204,26 @@ def test_only_two_protocols_use_the_background(tiny_clip):
 def test_an_untrained_head_is_said(tiny_clip):
     with pytest.warns(UserWarning, match="CLIP-DINOiser's head is untrained"):
         ovseg.build("clip_dinoiser", tiny_clip, guide_block=-2)
+
+
+def test_the_embedded_row_knows_what_belongs_to_a_house():
+    from PIL import Image
+
+    from ovseg.inference.explain import explain
+    from ovseg.inference.images import read_image
+
+    predictor = ovseg.load("clip_dinoiser_vit_tiny.emoji", device="cpu")
+    image = read_image(ASSETS / "demo" / "meadow.png")
+    truth = np.asarray(Image.open(ASSETS / "demo" / "meadow_mask.png"))
+    found = explain(predictor, image, 120, 120)
+    assert found.kind == "affinity"
+    h = len(found.weights)
+    centres = (2 * np.arange(h) + 1) * len(truth) // (2 * h)  # both are square
+    at_patches = truth[centres][:, centres]
+    house, grass = at_patches == truth[120, 120], at_patches == truth[5, 5]
+    assert found.weights[house].mean() > 0.4 and found.weights[~house].mean() < 0
+    model = predictor.model
+    with torch.inference_mode():
+        raw = model.unpooled(next(predictor._view(image, whole=True).batches()))
+        objects = (model.background_logits(model.guide(raw))[0, 0] > 0).numpy()
+    assert objects[grass].mean() < 0.05 and objects[~grass].mean() > 0.3

@@ -16,8 +16,9 @@ from ovseg.dense.attention import identity
 from ovseg.dense.readout import Readout
 from ovseg.dense.windows import Pad
 from ovseg.inference.protocol import Protocol, Resize
-from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, Method
-from ovseg.towers.table import TowerInfo
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method
+from ovseg.towers.auxiliary import EMBEDDED_DINO
+from ovseg.towers.table import ASSETS, TowerInfo
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from ovseg.towers.auxiliary import AuxiliaryTower
     from ovseg.towers.clip import CLIP
 
-__all__ = ["CLIPDINOiser", "DinoCLIP"]
+__all__ = ["EMOJI_HEAD", "CLIPDINOiser", "DinoCLIP"]
 
 _PAPER = "Wysoczańska et al., CLIP-DINOiser: Teaching CLIP a Few DINO Tricks, ECCV 2024"
 _PAD = Pad(16, before_norm=True)
 _TRAINING = "segmenter."  # prefix of names in checkpoints of ``CLIPDINOiserSegmentor``
+EMOJI_HEAD: Mapping[str, Any] = {"channels": 64, "gamma": 0.85}
+"""Settings of the models on the embedded towers, whose small teacher finds everything a little alike."""
+
 _BACKGROUND: dict[str, Any] = {"uncertain_background": 0}
 
 
@@ -47,7 +51,7 @@ def _protocol(name: str, miou: float | None, words: str | None = None, **fields:
     )
 
 
-def _protocols(*miou: float | None) -> dict[str, Protocol]:
+def _protocols(*miou: float | None, emoji: Mapping[str, Any]) -> dict[str, Protocol]:
     voc21, context60, objects, voc20, context59, stuff, cityscapes, ade = miou
     papers = (
         _protocol("voc21", voc21, **_BACKGROUND),
@@ -60,7 +64,7 @@ def _protocols(*miou: float | None) -> dict[str, Protocol]:
         _protocol("ade150", ade, "ade150.cat_seg"),
     )
     # patches hold probabilities already: no softmax follows
-    own = (replace(protocol, steps=()) for protocol in (DEFAULT_PROTOCOL, EMOJI_PROTOCOL))
+    own = (replace(DEFAULT_PROTOCOL, steps=()), replace(EMOJI_PROTOCOL, steps=(), fields=emoji))
     return {protocol.name: protocol for protocol in (*own, *papers)}
 
 
@@ -106,10 +110,17 @@ class CLIPDINOiser(_Pooled):
             sources=("https://github.com/wysoczanska/clip_dinoiser/raw/main/checkpoints/last.pt",),
             licence="Apache-2.0",
             base="vit_b16.laion2b",
-        )
+        ),
+        "vit_tiny.emoji": TowerInfo(
+            "clip_dinoiser_vit_tiny.emoji",
+            "",
+            sources=(str(ASSETS / "clip_dinoiser_vit_tiny.emoji.safetensors"),),
+            base="vit_tiny.emoji",
+            licence="Apache-2.0",
+        ),
     }
     towers = tuple(trained)
-    protocols = _protocols(62.1, 32.4, 34.8, 80.9, 35.9, 24.6, 31.7, 20.0)
+    protocols = _protocols(62.1, 32.4, 34.8, 80.9, 35.9, 24.6, 31.7, 20.0, emoji=EMOJI_HEAD)
 
     guide: Literal["ln_2", "final"] = "ln_2"
     guide_block: int = -3
@@ -156,12 +167,14 @@ class DinoCLIP(_Pooled):
     paper = _PAPER
     reference = "wysoczanska/clip_dinoiser"
     code_licence = "Apache-2.0"
-    towers = ("vit_b16.laion2b",)
+    towers = (*EMOJI_VITS, "vit_b16.laion2b")
     protocols = {  # noqa: RUF012
         name: replace(protocol, fields={**protocol.fields, "saliency": "found"})
-        if protocol.fields
+        if protocol.fields == _BACKGROUND
         else protocol
-        for name, protocol in _protocols(*[None] * 8).items()
+        for name, protocol in _protocols(
+            *[None] * 8, emoji={"auxiliary": EMBEDDED_DINO, "gamma": EMOJI_HEAD["gamma"]}
+        ).items()
     }
 
     auxiliary: str | AuxiliaryTower = "dino_vit_b16"
