@@ -106,7 +106,7 @@ def _training(model: DinoiserSegmenter) -> dict[str, Any]:
         "clip_dinoiser.training",
         step,
         forwards,
-        repeats=5,
+        repeats=2,
         difference=None,  # a whole against a part of it
         architecture=_ARCHITECTURE,
         size=_SIZE,
