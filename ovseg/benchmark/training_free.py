@@ -27,7 +27,7 @@ __all__ = ["ROWS", "run"]
 
 _SIZE = (480, 640)
 _WORDS = 150
-_SCALE = 40.0
+_SCALE, _SURE = 40.0, 1e5  # of the softmax
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,8 @@ def _predictor(row: _Row) -> Predictor:
     cls = get_method(row.method)
     protocol = cls.protocols[row.protocol]
     steps = tuple(step for step in protocol.steps if row.sam_refine or not isinstance(step, SamRefine))
+    if row.sam_refine:  # only sure regions prompt SAM, and random towers are sure of none
+        steps = tuple(replace(step, scale=_SURE) if isinstance(step, Softmax) else step for step in steps)
     fields = {field: _auxiliary(getattr(cls, field)) for field in ("auxiliary", "sam") if hasattr(cls, field)}
     predictor = build(row.method, _clip(), protocol=replace(protocol, steps=steps), **fields)
     predictor.set_vocabulary([f"thing number {k}" for k in range(_WORDS)], templates=["{}"])
