@@ -131,6 +131,11 @@ def test_found_reads_the_keys_of_dino(tmp_path, monkeypatch):
     assert torch.equal(Found.pretrained().decoder.weight, published.decoder.weight)
 
 
+def test_found_says_what_makes_its_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"iter_60.pth: configs/clip_dinoiser/found_\*.py"):
+        Found.from_file(tmp_path / "iter_60.pth", Teacher())
+
+
 def test_background_is_what_resembles_the_least_attended_patch():
     keys = torch.randn(1, 2, 8).repeat_interleave(3, dim=1)  # two things of three patches
     attention = torch.tensor([0.3, 0.3, 0.2, 0.1, 0.05, 0.05]).expand(1, 2, 6)

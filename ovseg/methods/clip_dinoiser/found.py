@@ -63,9 +63,13 @@ class Found(nn.Module):
             auxiliary: The DINO tower that it was trained on.
 
         Raises:
-            FileNotFoundError: It is not there.
+            FileNotFoundError: It is not there; says what makes it.
             CheckpointError: It is damaged or does not fit.
         """
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"no weights of FOUND at {path}: configs/clip_dinoiser/found_*.py train it"
+            )
         state_dict = _convert(read_state_dict(Path(path)))
         weight = state_dict.get("decoder.weight")
         model = cls(auxiliary, 384 if weight is None else weight.shape[1])
