@@ -25,20 +25,21 @@ from ovseg.towers.table import ASSETS
 
 _MODEL = "cat_seg_vit_tiny.emoji"
 _FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
+_SCENE, _WORD = 1, "corn"
 _COLOURS = 200  # a palette halves the file, and nobody sees it
 
 
 @torch.inference_mode()
 def cost_picture() -> Image.Image:
-    """A scene, where its first word is, the cosines, and the logits that the head makes of them."""
+    """A scene, where a word is, its cosines, and the logits that the head makes of them."""
     data, predictor = open_set(str(ASSETS / "emoji_test" / "base")), ovseg.load(_MODEL, device="cpu")
-    image, truth = read_image(data.image(0)), data.truth(0)
-    present = sorted(set(truth[truth >= 0].tolist()))
-    words, mask = [data.classes[k] for k in present], torch.from_numpy(truth == present[0]).float()
+    image, truth = read_image(data.image(_SCENE)), data.truth(_SCENE)
+    words = [data.classes[k] for k in sorted(set(truth[truth >= 0].tolist()))]
     rows, features = predictor.bank(words).bank.rows, predictor.features(image)
-    before = cost_volume(features.patches, rows)[0, 0, 0]
-    after = predictor.model.head(features, rows)[0, 0]
-    maps = {f"{words[0]}: truth": mask, "cosines": before, "aggregated": after}
+    at, mask = words.index(_WORD), torch.from_numpy(truth == data.classes.index(_WORD)).float()
+    before = cost_volume(features.patches, rows)[0, at, 0]
+    after = predictor.model.head(features, rows)[0, at]
+    maps = {f"{_WORD}: truth": mask, "cosines": before, "aggregated": after}
     size = image.shape[1::-1]
     return Image.fromarray(sheet([("scene", image), *((title, _heat(maps[title], size)) for title in maps)]))
 

@@ -26,10 +26,10 @@ model = dict(
     classes=BASE_CLASSES,
     protocol="emoji",
     fine_tune="none",
-    classes_per_step=(1, 16, 32),
-    fields=dict(fading=0.6),
+    classes_per_step=(1, 16),
+    fields=dict(fading=0.5, balanced=True),
 )
-train_dataloader.update(batch_size=4)  # noqa: F405
+train_dataloader.update(batch_size=3)  # noqa: F405
 train_dataloader["dataset"]["dataset"].update(  # noqa: F405
     pipeline=[
         dict(type=RandomResize, scale=(224, 224), ratio_range=(0.75, 1.25), keep_ratio=True),
@@ -43,13 +43,13 @@ val_dataloader = None  # it is chosen by ``ovseg eval``, which sees scenes as wi
 test_dataloader = None
 val_evaluator = None
 test_evaluator = None
-train_cfg = dict(type=IterBasedTrainLoop, max_iters=240, val_interval=1000)
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=120, val_interval=1000)
 optim_wrapper = dict(
     constructor=CATSegGroups,
     optimizer=dict(type=AdamW, lr=2e-3, weight_decay=1e-2),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [dict(type=CosineAnnealingLR, T_max=240, eta_min=0, by_epoch=False)]
+param_scheduler = [dict(type=CosineAnnealingLR, T_max=120, eta_min=0, by_epoch=False)]
 default_hooks["checkpoint"].update(save_best=None, interval=40)  # noqa: F405
 default_hooks["visualization"].update(draw=False)  # noqa: F405  # scenes are no files
 default_hooks["logger"].update(interval=10)  # noqa: F405

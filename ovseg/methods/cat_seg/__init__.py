@@ -19,7 +19,7 @@ from ovseg.inference.protocol import Protocol, Resize
 from ovseg.inference.steps import DropBackground
 from ovseg.methods.cat_seg.config import AggregatorConfig
 from ovseg.methods.method import EMOJI_PROTOCOL, Method
-from ovseg.towers.table import TowerInfo
+from ovseg.towers.table import ASSETS, TowerInfo
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +30,7 @@ __all__ = ["EMOJI_HEAD", "CATSeg"]
 
 EMOJI_HEAD = AggregatorConfig(
     width=64, layers=1, window=7, appearance_dim=32, text_dim=32, guidance_dims=(64, 32),
-    decoder_dims=(32, 16), decoder_guidance_dims=(16, 8), pad_len=0,
+    decoder_dims=(32, 16), decoder_guidance_dims=(16, 8), pad_len=0, residual=20.0,
 )  # fmt: skip
 """Of the model on the embedded tower: narrower, for windows of 14 x 14 patches."""
 
@@ -92,6 +92,7 @@ class CATSeg(Method):
         fading: Training takes up to this share off the cosines of a class in an image, of each another, so
             that the head does not rely on words being equally well known: of images unlike those that the
             tower was trained on, some are not. 0 as published.
+        balanced: Whether all classes that an image shows count alike in training, whatever their area.
         ignored: What becomes of pixels without a label in training. ``skip``: they do not count.
             ``negative``: they are examples against every class, as in the authors' code.
     """
@@ -104,6 +105,13 @@ class CATSeg(Method):
     trained = {  # noqa: RUF012
         "vit_b16.coco_stuff": _weights("vit_b16", "ViT-B-16-quickgelu", 224, "model_base"),
         "vit_l14_336.coco_stuff": _weights("vit_l14_336", "ViT-L-14-336-quickgelu", 336, "model_large"),
+        "vit_tiny.emoji": TowerInfo(
+            "cat_seg_vit_tiny.emoji",
+            "",
+            sources=(str(ASSETS / "cat_seg_vit_tiny.emoji.safetensors"),),
+            base="vit_tiny.emoji",
+            licence="Apache-2.0",
+        ),
     }
     towers = tuple(trained)
     protocols = {  # noqa: RUF012
@@ -146,6 +154,7 @@ class CATSeg(Method):
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     prompts: int = 0
     fading: float = 0.0
+    balanced: bool = False
     ignored: Literal["skip", "negative"] = "skip"
 
     def __post_init__(self) -> None:

@@ -34,6 +34,8 @@ class Aggregator(nn.Module):
         self.text = nn.Sequential(nn.Linear(config.embed_dim, config.text_dim), nn.ReLU())
         self.layers = nn.ModuleList(AggregationLayer(config) for _ in range(config.layers))
         self.decoder = Decoder(width, config.decoder_dims, config.guidance_dims, config.decoder_guidance_dims)
+        if config.residual:  # start between the cosines of words that are there and of others
+            nn.init.constant_(self.decoder.head.bias, -config.residual / 4)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -87,6 +89,10 @@ class Aggregator(nn.Module):
         for layer in self.layers:
             x = layer(x, appearance, text, pooling)
         logits = self.decoder(x, guidance)
+        if self.config.residual:
+            cosines = cost.mean(dim=1, keepdim=True)  # (K, 1, h, w)
+            full = F.interpolate(cosines, logits.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+            logits = logits + self.config.residual * full
         if kept is None:
             return logits
         everything = logits.new_full((len(kept), *logits.shape[1:]), _RULED_OUT)

@@ -28,6 +28,8 @@ class AggregatorConfig:
         decoder_dims: Channels that the two stages of the decoder put out.
         pad_len: Fewer classes than this are filled up with learned tokens in the class attention; of more,
             the best ``pad_len`` of each image are kept. 0: neither.
+        residual: So many times the cosine is added to the logits: what is learned corrects the cosines, and
+            little training does little harm. 0: not, as published.
     """
 
     embed_dim: int = 512
@@ -43,3 +45,4 @@ class AggregatorConfig:
     decoder_guidance_dims: tuple[int, int] = (32, 16)
     decoder_dims: tuple[int, int] = (64, 32)
     pad_len: int = 256
+    residual: float = 0.0

@@ -20,6 +20,7 @@ def segmentation_loss(
     labels: Tensor,
     ignored: Literal["skip", "negative"] = "skip",
     ignore_index: int = IGNORE,
+    balanced: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of every class at every pixel, averaged over both.
 
@@ -32,11 +33,14 @@ def segmentation_loss(
         ignored: Pixels without a label are left out (``skip``), or are examples against every class
             (``negative``; the authors' code).
         ignore_index: Label of pixels without one.
+        balanced: All classes that an image shows count alike in it, whatever their area.
     """
     labels = labels.long()
     valid = labels != ignore_index
-    counted = valid if ignored == "skip" else torch.ones_like(valid)
+    counted = valid.float() if ignored == "skip" else torch.ones_like(valid, dtype=torch.float32)
     labels = labels.masked_fill(~valid, -1)
+    if balanced:
+        counted = counted * torch.stack([_evened(image) for image in labels])
     step = max(_ELEMENTS // (labels.shape[1] * labels.shape[2]), 1)
     total = logits.new_zeros(())
     for image, target, weight in zip(logits, labels, counted):
@@ -51,4 +55,10 @@ def _summed(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
     full = F.interpolate(logits[None], labels.shape, mode="bilinear", align_corners=False)[0]
     here = (labels >= 0) & (labels < len(full))
     own = full.gather(0, labels.clamp(0, len(full) - 1)[None])[0]
-    return (F.softplus(full) * counted).sum() - own[here].sum()
+    return (F.softplus(full) * counted).sum() - (own * counted)[here].sum()
+
+
+def _evened(labels: Tensor) -> Tensor:
+    """Weights of pixels (H, W), 1 on average, that sum to one value over each of an image's labels."""
+    _, places, areas = labels.unique(return_inverse=True, return_counts=True)
+    return (labels.numel() / (len(areas) * areas))[places]

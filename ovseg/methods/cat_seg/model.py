@@ -102,7 +102,8 @@ class CATSegModel(nn.Module):
             rows: (K, T, C) text embeddings of the classes, with gradients where the text tower is tuned.
         """
         logits = self.head(self.features(self.fit(image)), rows)
-        return segmentation_loss(logits, labels, self.method.ignored)
+        method = self.method
+        return segmentation_loss(logits, labels, method.ignored, balanced=method.balanced)
 
     def fit(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) resized to the tower's input, whatever its shape."""

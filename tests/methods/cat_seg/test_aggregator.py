@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from straightforward import Straightforward
 
 from ovseg.methods.cat_seg.converter import convert_aggregator, to_published_aggregator
@@ -66,6 +67,19 @@ def test_only_the_best_classes_of_each_image_go_on(make_head, make_inputs):
     kept = (logits != -100).flatten(2).any(2)
     assert kept.sum(1).tolist() == [8, 8]
     assert (kept[0] != kept[1]).any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("classes", [3, 9])  # all, and the best 8
+def test_cosines_are_added_to_the_logits(make_head, make_inputs, classes):
+    features, text, guidance = make_inputs(classes)
+    plain, corrected = (make_head(residual=value)(features, text, guidance) for value in (0.0, 8.0))
+    cosines = F.normalize(text[:, 0], dim=-1) @ F.normalize(features, dim=1).flatten(2)
+    full = F.interpolate(cosines.unflatten(2, (8, 8)), (32, 32), mode="bilinear", align_corners=False)
+    kept = (plain[0, :, 0, 0] > -100).nonzero()[:, 0]
+    offset = corrected[0, kept] - plain[0, kept] - 8 * full[0, kept]
+    torch.testing.assert_close(offset, offset.mean().expand_as(offset), atol=1e-4, rtol=0)  # of the bias
+    assert -2.5 < offset.mean() < -1.5
 
 
 def test_a_class_does_not_depend_on_where_it_stands(make_head, make_inputs):

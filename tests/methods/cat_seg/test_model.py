@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,14 @@ from safetensors.torch import save_file
 import ovseg
 from ovseg.dense.view import View
 from ovseg.dense.windows import Pad, slide
+from ovseg.evaluation.sets import open_set
 from ovseg.methods.cat_seg import CATSeg
 from ovseg.methods.cat_seg.aggregator import cost_volume
 from ovseg.methods.cat_seg.config import AggregatorConfig
 from ovseg.methods.cat_seg.converter import convert_model, to_published
 from ovseg.towers.checkpoints import CheckpointError
 from ovseg.towers.download import WeightsUnavailableError
+from ovseg.towers.table import ASSETS
 from ovseg.vocab.text_bank import TextBank
 from ovseg.vocab.vocabulary import Vocabulary
 
@@ -194,3 +197,14 @@ def test_resnets_are_refused():
     clip = CLIP(architecture({"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}))
     with pytest.raises(ValueError, match="choose a vit"):
         CATSeg().build(clip, CATSeg().readout)
+
+
+def test_the_embedded_model_finds_what_is_in_a_scene_by_an_unseen_artist():
+    data = open_set(str(ASSETS / "emoji_test" / "base"))
+    truth = data.truth(1)
+    present = sorted(set(truth[truth >= 0].tolist()))
+    predictor = ovseg.load("cat_seg_vit_tiny.emoji", device="cpu")
+    found = predictor.segment(data.image(1), [data.classes[k] for k in present], background="none").label_map
+    labels = np.array(present)[found]
+    ious = [((labels == k) & (truth == k)).sum() / ((labels == k) | (truth == k)).sum() for k in present]
+    assert np.mean(ious) > 0.5

@@ -110,6 +110,16 @@ def test_loss_is_binary_cross_entropy_of_every_class(ignored, monkeypatch):
     torch.testing.assert_close(torch.autograd.grad(found, logits), torch.autograd.grad(expected, logits))
 
 
+def test_balanced_loss_gives_each_class_of_an_image_one_say():
+    labels = torch.tensor([[[0, 0, 0, 1], [0, 0, 0, 255]]])
+    logits = torch.randn(1, 2, 2, 4)
+    each = F.binary_cross_entropy_with_logits(
+        logits, F.one_hot(labels.clamp(max=1), 2).movedim(-1, 1).float(), reduction="none"
+    ).mean(dim=1)
+    expected = (each[labels == 0].mean() + each[labels == 1].mean()) / 2
+    torch.testing.assert_close(segmentation_loss(logits, labels, balanced=True), expected)
+
+
 def test_nothing_labelled_is_no_loss():
     logits, labels = torch.randn(1, 2, 4, 4, requires_grad=True), torch.full((1, 8, 8), 255)
     assert segmentation_loss(logits, labels, "skip") == 0
