@@ -75,7 +75,7 @@ model = dict(
     ),
     test_cfg=dict(rcnn=dict(score_thr=0.001, nms=0.5, max_per_img=100, objectness="sigmoid")),
 )
-steps = 80
+steps = 100
 train_cfg = dict(type=IterBasedTrainLoop, max_iters=steps)
 val_dataloader = val_evaluator = test_dataloader = test_evaluator = None  # `ovseg eval --data emoji_boxes`
 optim_wrapper = dict(
@@ -85,7 +85,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(rules=[dict(pattern="fc_reg", lr=10.0)]),
 )
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.05, by_epoch=False, begin=0, end=10),
+    dict(type=LinearLR, start_factor=0.05, by_epoch=False, begin=0, end=5),
     dict(type=CosineAnnealingLR, T_max=steps, eta_min=0, by_epoch=False),
 ]
 custom_hooks = [
@@ -93,7 +93,7 @@ custom_hooks = [
         type=RegionCLIPSetup,
         tower=tower,  # noqa: F405
         words="emoji",
-        checkpoint="work_dirs/region_clip/pretrain/iter_100.pth",
+        checkpoint="work_dirs/region_clip/pretrain/iter_350.pth",
         localiser="work_dirs/region_clip/localiser/iter_350.pth",
         templates=templates,  # noqa: F405
     ),

@@ -44,7 +44,7 @@ train_dataloader["dataset"]["dataset"].update(  # noqa: F405
     groups=["base", "novel"],
     pipeline=[dict(type=RandomFlip, prob=0.5), dict(type=PackDetInputs, meta_keys=meta_keys)],  # noqa: F405
 )
-steps = 100
+steps = 350
 train_cfg = dict(type=IterBasedTrainLoop, max_iters=steps)
 val_dataloader = val_evaluator = test_dataloader = test_evaluator = None
 optim_wrapper = dict(

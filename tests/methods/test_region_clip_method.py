@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import ovseg
 from ovseg.methods.region_clip import RegionCLIP
 from ovseg.towers.clip import CLIP, architecture
 from ovseg.towers.download import WeightsUnavailableError
-from ovseg.towers.table import TowerInfo
+from ovseg.towers.table import ASSETS, TowerInfo
 from ovseg.towers.tokenizer import Tokenizer
 from ovseg.towers.weights import LoadedClip
 
@@ -78,3 +79,14 @@ def test_a_fine_tuned_file_is_a_detector_completed_by_its_clip(published, tmp_pa
 def test_weights_that_must_be_fetched_by_hand_name_the_file():
     with pytest.raises(WeightsUnavailableError, match=r"regionclip_pretrained-cc_rn50\.pth"):
         ovseg.load("region_clip_rn50.cc3m")
+
+
+def test_the_embedded_detector_finds_objects_with_a_localiser_of_its_own():
+    predictor = ovseg.load("region_clip_vit_tiny.emoji_boxes")
+    assert predictor.protocol.name == "emoji_boxes" and predictor.model.localiser is not None
+    scene = json.loads((ASSETS / "demo" / "scenes.json").read_text("utf-8"))[0]
+    found = predictor.detect(ASSETS / "demo" / scene["file"], scene["classes"], threshold=0.2)
+    assert found.masks is None and len(set(found.names)) >= 3
+    assert found.boxes.min() >= 0 and found.boxes.max() <= 448
+    boxes, scores = predictor.regions(ASSETS / "demo" / scene["file"], ["cow"])
+    assert scores.shape == (len(boxes), 1) and scores.min() >= 0 and scores.max() <= 1

@@ -71,8 +71,15 @@ def _fine_tuned(tower: str, data: str) -> TowerInfo:
 
 
 DETECTORS: Mapping[str, Mapping[str, Any]] = {
-    "emoji_boxes": {"classes": 112, "first": 3, "rpn": {"channels": 192, "width": 96}},
-    "ov_coco": {"classes": 48, "base": (1.0, 0.0), "novel": (1.0, 0.0)},  # objectness does not count
+    "emoji_boxes": {
+        "classes": 112,
+        "first": 3,
+        "rpn": {"channels": 192, "width": 96},
+        "crop": 64,
+        "base": (1 / 3, 1 / 6, 1 / 2),  # ViLD's thirds, and the geometric mean with objectness
+        "novel": (1 / 6, 1 / 3, 1 / 2),
+    },
+    "ov_coco": {"classes": 48, "base": (1.0, 0.0, 0.0), "novel": (1.0, 0.0, 0.0)},  # without objectness
     "ov_lvis": {"classes": 866},
 }
 """Fields of ``DetectorConfig`` by the data that a detector was fine-tuned on."""
@@ -93,8 +100,10 @@ class RegionCLIP(Method):
     paper = "Zhong et al., RegionCLIP: Region-based Language-Image Pretraining, CVPR 2022"
     reference = "microsoft/RegionCLIP"
     code_licence = "Apache-2.0"
-    towers = ("vit_tiny.emoji", "rn50.openai", "rn50x4.openai", "rn50.cc3m", "rn50x4.cc3m",
-              "rn50.ov_coco", "rn50.ov_lvis", "rn50x4.ov_coco", "rn50x4.ov_lvis")  # fmt: skip
+    towers = (
+        "vit_tiny.emoji", "vit_tiny.emoji_boxes", "rn50.openai", "rn50x4.openai", "rn50.cc3m", "rn50x4.cc3m",
+        "rn50.ov_coco", "rn50.ov_lvis", "rn50x4.ov_coco", "rn50x4.ov_lvis",
+    )  # fmt: skip
     trained = {  # noqa: RUF012
         "vit_tiny.emoji_boxes": TowerInfo(
             "region_clip_vit_tiny.emoji_boxes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,12 @@ from ovseg.methods.method import Method
 from ovseg.methods.segmenter import Segmenter
 from ovseg.regions.boxes import clip_boxes, decode_boxes
 from ovseg.regions.classify import class_rows, region_logits, region_scores
-from ovseg.regions.embed import embed_by_pool
+from ovseg.regions.embed import embed_by_pool, embed_crops
 from ovseg.regions.fuse import class_exponents, fuse
 from ovseg.regions.proposals import Proposals
 from ovseg.regions.region_clip import BOX_WEIGHTS
 from ovseg.regions.rpn import ProposalNetwork, RPNConfig
-from ovseg.regions.vit import embed_by_blocks, shared_tokens
+from ovseg.regions.vit import ViTRegions, shared_tokens
 from ovseg.towers.clip import CLIP
 from ovseg.towers.clip_resnet import ModifiedResNet
 from ovseg.vocab.text_bank import TextBank
@@ -36,15 +37,18 @@ class DetectorConfig:
         classes: K, the number of words of training.
         first: Of a ViT, the blocks that run on whole images; see ``ViTRegions``.
         rpn: The localiser on their tokens; None where boxes come from elsewhere.
-        base: Exponents of class probability and objectness in the score of words of training.
+        crop: Of a ViT, pixels of the crops that the untuned tower sees beside; 0: it sees none.
+        base: Exponents of the probability by the tuned tower, that by crops, and objectness in the score of
+            words of training.
         novel: The same of all other words.
     """
 
     classes: int
     first: int = 0
     rpn: RPNConfig | None = None
-    base: tuple[float, float] = (0.5, 0.5)
-    novel: tuple[float, float] = (0.5, 0.5)
+    crop: int = 0
+    base: tuple[float, float, float] = (0.5, 0.0, 0.5)
+    novel: tuple[float, float, float] = (0.5, 0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Regions:
 
 
 class RegionDetector(Segmenter):
-    """Finds boxes and names them; as a segmenter it reads the tuned tower.
+    """Finds boxes and names them. As a segmenter it reads its CLIP: a tuned ResNet, a ViT as it was.
 
     Args:
         clip: Both towers.
@@ -71,7 +75,7 @@ class RegionDetector(Segmenter):
 
     Attributes:
         rows: (K, C) unit embeddings of the words of training: the others are novel.
-        token: (D,) of a ViT, see ``ViTRegions``.
+        tuned: The tuned blocks of a ViT.
     """
 
     def __init__(self, clip: CLIP, method: Method, readout: Readout, config: DetectorConfig) -> None:
@@ -82,7 +86,9 @@ class RegionDetector(Segmenter):
         self.register_buffer("rows", torch.zeros(config.classes, dim))
         self.regressor = nn.Linear(dim, 4)
         if not isinstance(clip.visual, ModifiedResNet):
-            self.token = nn.Parameter(torch.zeros(clip.visual.config.blocks.width))
+            self.tuned = ViTRegions(copy.deepcopy(clip.visual), config.first)
+            for i in range(config.first):
+                self.tuned.visual.transformer.resblocks[i] = nn.Identity()
         self.localiser = None if config.rpn is None else ProposalNetwork(config.rpn)
 
     def propose(self, batch: Tensor) -> Proposals:
@@ -102,7 +108,7 @@ class RegionDetector(Segmenter):
         if isinstance(visual, ModifiedResNet):
             return embed_by_pool(visual, visual.stage3(batch), [boxes])
         maps, _ = shared_tokens(visual, batch, self.config.first)
-        return embed_by_blocks(visual, maps, [boxes], self.token, self.config.first)
+        return self.tuned.embed(maps, [boxes])
 
     def regions(self, batch: Tensor, proposals: Proposals, bank: TextBank, scale: float) -> Regions:
         """Names proposals, and moves them.
@@ -117,15 +123,17 @@ class RegionDetector(Segmenter):
             return Regions(batch.new_zeros(0, 4), batch.new_zeros(0, len(bank.vocabulary)))
         boxes = proposals.boxes.to(batch)
         embedded = self.embed(batch, boxes)
-        logits = region_logits(embedded.float(), class_rows(bank), scale)
-        scores = region_scores(logits, bank.word_to_class, len(bank.vocabulary))[:, :-1]
-        if proposals.logits is not None:
-            novel, (base_own, base_other) = ~self._trained(bank), self.config.base
-            own = class_exponents(novel, base_own, self.config.novel[0]).to(scores)
-            other = class_exponents(novel, base_other, self.config.novel[1]).to(scores)
-            scores = fuse([scores, proposals.logits.to(scores).sigmoid()[:, None]], [own, other])
         moved = decode_boxes(boxes, self.regressor(embedded), BOX_WEIGHTS)
-        return Regions(clip_boxes(moved, (batch.shape[2], batch.shape[3])), scores)
+        moved = clip_boxes(moved, (batch.shape[2], batch.shape[3]))
+        sources = {0: _probabilities(embedded, bank, scale)}
+        if self.config.crop:
+            crops = embed_crops(self.clip.encode_image, batch[0], boxes, self.config.crop, at_once=64)
+            sources[1] = _probabilities(crops, bank, scale)
+        if proposals.logits is not None:
+            sources[2] = proposals.logits.to(sources[0]).sigmoid()[:, None]
+        novel, (base, other) = ~self._trained(bank), (self.config.base, self.config.novel)
+        exponents = [class_exponents(novel, base[i], other[i]).to(batch.device) for i in sources]
+        return Regions(moved, fuse(list(sources.values()), exponents))
 
     def _trained(self, bank: TextBank) -> Tensor:
         """(K,) whether a class has a word of training."""
@@ -133,3 +141,9 @@ class RegionDetector(Segmenter):
         known = torch.zeros(len(bank.vocabulary), dtype=torch.bool, device=same.device)
         known[bank.word_to_class[same]] = True
         return known
+
+
+def _probabilities(embedded: Tensor, bank: TextBank, scale: float) -> Tensor:
+    """(N, K) of the classes, among them and a background whose logit is 0."""
+    logits = region_logits(embedded.float(), class_rows(bank), scale)
+    return region_scores(logits, bank.word_to_class, len(bank.vocabulary))[:, :-1]

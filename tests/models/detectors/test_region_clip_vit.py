@@ -144,7 +144,7 @@ def test_words_of_training_have_exponents_of_their_own(detector):
     from ovseg.vocab.vocabulary import Vocabulary
 
     plain = learned_detector(detector.state_dict(), "vit_tiny.emoji")
-    plain.config = replace(plain.config, base=(1.0, 0.0), novel=(0.0, 1.0))
+    plain.config = replace(plain.config, base=(1.0, 0.0, 0.0), novel=(0.0, 0.0, 1.0))
     rows = torch.stack([plain.rows[0], torch.randn(192)])[:, None]
     bank = TextBank(rows, False, torch.tensor([0, 1]), Vocabulary.of(["first", "other"]))
     batch = torch.randn(1, 3, 64, 64)
