@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,21 @@ def prepare_config(
     name = Path(cfg.filename).stem if cfg.filename else "run"
     cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / name)
     cfg.launcher = launcher
+    if find_spec("tensorboard"):
+        _add_board(cfg)
     return cfg
+
+
+def _add_board(cfg: Config) -> None:
+    """Curves and pictures go to TensorBoard too, where it is installed (the extra ``board``)."""
+    visualizer = cfg.get("visualizer") or {
+        "type": "Visualizer",
+        "vis_backends": [{"type": "LocalVisBackend"}],
+    }
+    backends = list(visualizer.get("vis_backends") or ())
+    if not any("Tensorboard" in str(backend["type"]) for backend in backends):
+        backends.append({"type": "mmengine.TensorboardVisBackend"})
+    cfg.visualizer = {**visualizer, "vis_backends": backends}
 
 
 def _check_checkpoint(cfg: Config) -> None:

@@ -131,6 +131,19 @@ def test_trains_keeps_the_best_and_tests(data, tmp_path):
         run.test(config(data), tmp_path / "absent.pth", tmp_path)
 
 
+def test_curves_and_pictures_go_to_tensorboard(data, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    cfg = config(data, steps=4, visualizer=dict(type="mmseg.SegLocalVisualizer", name="board"))
+    cfg.default_hooks.visualization = dict(type="mmseg.SegVisualizationHook", draw=True, interval=1)
+    run.train(cfg, tmp_path)
+    (folder,) = tmp_path.glob("*/vis_data")
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    assert {"loss", "mIoU"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("loss")) == 4
+    assert events.Tags()["images"]
+
+
 def test_checkpoints_that_could_run_code_are_refused(data, tmp_path):
     class Code:
         def __reduce__(self):

@@ -36,6 +36,5 @@ custom_hooks = [
     dict(type=EMAHook, momentum=0.005, update_buffers=False),
     dict(type=PlainCheckpoint),
 ]
-vis_backends = [dict(type=LocalVisBackend)]  # TensorBoard: add dict(type=TensorboardVisBackend)
-visualizer = dict(type=SegLocalVisualizer, name="visualizer", vis_backends=vis_backends)
+visualizer = dict(type=SegLocalVisualizer, name="visualizer", vis_backends=[dict(type=LocalVisBackend)])
 log_processor = dict(by_epoch=False, window_size=50)
