@@ -162,28 +162,36 @@ def own_proposals(model: Any, view: View) -> Proposals:
 
 
 def view_regions(
-    model: Any, clip: CLIP, view: View, proposals: Proposals | None, bank: TextBank
+    model: Any,
+    clip: CLIP,
+    view: View,
+    source: ProposalSource | None,
+    bank: TextBank,
+    kept: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Boxes (N, 4) in pixels of the image, and scores (N, K) of the classes of ``bank``.
+    """Boxes (N, 4) in pixels of the image, and scores (N, K) of the classes.
 
     Args:
         model: A segmenter, or a detector (``RegionDetector``), which moves the boxes.
         clip: Its towers.
         view: The image as one window.
-        proposals: In pixels of the image; None for those of the detector's own localiser.
+        source: Of the boxes, any but ``segments``; None is ``own``.
         bank: All words that compete.
+        kept: The classes of the bank's vocabulary that are scored; None for all.
 
     Raises:
         ValueError: The model has no localiser, or its features are not in the space of the words.
     """
     size, seen = view.output_size, (view.image.shape[1], view.image.shape[2])
     batch, scale = next(view.batches()), float(clip.logit_scale.detach().exp())
-    if proposals is not None and not hasattr(model, "regions"):
-        inside = proposals.rescaled(size, seen)
-        return proposals.boxes, score_regions(model, clip.visual, batch, inside, bank, scale)
-    inside = (own_proposals(model, view) if proposals is None else proposals).rescaled(size, seen)
-    regions = model.regions(batch, inside, bank, scale)
-    return rescale_boxes(regions.boxes, seen, size), regions.scores
+    own = source is None or (isinstance(source, str) and source == OWN)
+    proposals = own_proposals(model, view) if own else find_proposals(source, view.source)  # type: ignore[arg-type]
+    inside = proposals.rescaled(size, seen)
+    if hasattr(model, "regions"):
+        regions = model.regions(batch, inside, bank, scale)
+        return rescale_boxes(regions.boxes, seen, size), foreground_scores(regions.scores, kept)
+    scores = score_regions(model, clip.visual, batch, inside, bank, scale)
+    return proposals.boxes, foreground_scores(scores, kept)
 
 
 def region_objects(boxes: Tensor, scores: Tensor, size: tuple[int, int], threshold: float) -> Objects:

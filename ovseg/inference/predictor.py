@@ -17,11 +17,8 @@ from ovseg.dense.features import DenseFeatures
 from ovseg.dense.view import View
 from ovseg.inference.decision import decide
 from ovseg.inference.detection import (
-    OWN,
     SEGMENTS,
     ProposalSource,
-    find_proposals,
-    foreground_scores,
     own_proposals,
     region_objects,
     segment_objects,
@@ -289,8 +286,7 @@ class Predictor:
 
         ``proposals`` may also be None, for the detector's ``own``.
         """
-        source_of = OWN if proposals is None else proposals
-        boxes, scores = self._regions(read_image(source), source_of, self._plan(classes, background))
+        boxes, scores = self._regions(read_image(source), proposals, self._plan(classes, background))
         return boxes.numpy(), scores.numpy()
 
     @torch.inference_mode()
@@ -328,10 +324,8 @@ class Predictor:
         """
         plan, smoother = self._plan(classes, background), Smoother(smoothing)
         self.protocol.detailed(detail, self.model.stride)  # a wrong one shows before the first frame
-        return VideoStream(
-            open_video(source, clip),
-            lambda image, name: self._segment(image, name, plan, True, False, smoother, detail),
-        )
+        opened = open_video(source, clip)
+        return VideoStream(opened, lambda i, n: self._segment(i, n, plan, True, False, smoother, detail))
 
     @torch.inference_mode()
     def features(self, source: ImageSource) -> DenseFeatures:
@@ -373,8 +367,8 @@ class Predictor:
     ) -> DetResult:
         start = time.perf_counter()
         size = (image.shape[0], image.shape[1])
-        if proposals is None:
-            proposals = OWN if getattr(self.model, "localiser", None) is not None else SEGMENTS
+        if proposals is None and getattr(self.model, "localiser", None) is None:
+            proposals = SEGMENTS
         if isinstance(proposals, str) and proposals == SEGMENTS:
             seen = self._view(image, whole=True).image.shape[1:]
             cell = self.model.stride * (size[0] * size[1] / (seen[0] * seen[1])) ** 0.5
@@ -386,13 +380,11 @@ class Predictor:
         return DetResult(found.boxes, found.scores, found.labels, *rest)
 
     @torch.inference_mode()
-    def _regions(self, image: np.ndarray, source: ProposalSource, plan: Plan) -> tuple[Tensor, Tensor]:
+    def _regions(self, image: np.ndarray, source: ProposalSource | None, plan: Plan) -> tuple[Tensor, Tensor]:
         """Boxes (N, 4) in pixels of the image and scores (N, K), on the CPU."""
-        own = isinstance(source, str) and source == OWN
-        proposals = None if own else find_proposals(source, image)
         view = self._view(image, whole=True)
-        boxes, scores = view_regions(self.model, self._clip.model, view, proposals, plan.bank)
-        return boxes.float().cpu(), foreground_scores(scores, plan.kept).float().cpu()
+        found = view_regions(self.model, self._clip.model, view, source, plan.bank, plan.kept)
+        return found[0].float().cpu(), found[1].float().cpu()
 
     def _view(self, image: np.ndarray, whole: bool = False, detail: float = 1.0) -> View:
         return self._viewer(image, self.protocol, self._clip.model.logit_scale.device, whole, detail)
