@@ -15,8 +15,8 @@ from ovseg.datasets.emoji import EmojiScenes, WordGroup, word_table
 
 _MODEL = "region_clip_vit_tiny.emoji_boxes"
 _GROUPS: tuple[WordGroup, ...] = ("base", "novel", "unknown")
-_SIDE = 448  # pixels of a panel: twice the scene's, so that labels can be read
-_COLOURS = 128
+_SIDE = 400  # pixels of a panel: more than the scene's 224, so that labels can be read
+_COLOURS = 96
 _COLUMNS, _ROWS, _GAP = 3, 2, 8
 
 
