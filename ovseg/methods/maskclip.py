@@ -76,6 +76,7 @@ class MaskCLIP(Method):
         "vit_l14.laion2b",
         "vit_l14_336.openai",
         "vit_h14.laion2b",
+        "rn_tiny.emoji",
         "rn50.openai",
         "rn101.openai",
         "rn50x16.openai",

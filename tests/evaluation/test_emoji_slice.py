@@ -19,7 +19,7 @@ import ovseg
 from ovseg.evaluation.suite import CONDITIONS, measure_sets, regressions, suite_sets
 
 _REFERENCE = Path(__file__).with_suffix(".json")
-_ROWS = ("maskclip_vit_tiny.emoji", "sclip_vit_tiny.emoji")
+_ROWS = ("maskclip_vit_tiny.emoji", "sclip_vit_tiny.emoji", "maskclip_rn_tiny.emoji")
 _COLUMNS = ("base, all words", "novel, present")
 _SCENES = 4
 

@@ -101,7 +101,8 @@ class RegionCLIP(Method):
     reference = "microsoft/RegionCLIP"
     code_licence = "Apache-2.0"
     towers = (
-        "vit_tiny.emoji", "vit_tiny.emoji_boxes", "rn50.openai", "rn50x4.openai", "rn50.cc3m", "rn50x4.cc3m",
+        "vit_tiny.emoji", "vit_tiny.emoji_boxes", "rn_tiny.emoji", "rn50.openai", "rn50x4.openai",
+        "rn50.cc3m", "rn50x4.cc3m",
         "rn50.ov_coco", "rn50.ov_lvis", "rn50x4.ov_coco", "rn50x4.ov_lvis",
     )  # fmt: skip
     trained = {  # noqa: RUF012
