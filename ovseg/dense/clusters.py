@@ -84,7 +84,7 @@ def _medians(maps: np.ndarray) -> np.ndarray:
     """
     edge, middle = _MEDIAN // 2, _MEDIAN**2 // 2
     padded = np.pad(maps, ((0, 0), (edge, edge), (edge, edge)), mode="symmetric")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (_MEDIAN, _MEDIAN), axis=(1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (1, _MEDIAN, _MEDIAN))[:, :, :, 0]
     _, height, width = maps.shape
     smooth, step = np.empty_like(maps), max(_SORTED // width, 1)
     buffer = np.empty((step * width, _MEDIAN**2), maps.dtype)
