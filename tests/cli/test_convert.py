@@ -10,6 +10,7 @@ import torch
 
 import ovseg
 from ovseg.cli.main import main
+from ovseg.towers.weights import load_clip
 from ovseg.training.export import export_learned
 
 
@@ -36,9 +37,9 @@ def test_a_bare_clip_needs_a_method(tmp_path, capsys, image):
 @pytest.mark.filterwarnings("ignore:.*head is untrained:UserWarning")
 def test_learned_parts_are_recognised(tmp_path, capsys, monkeypatch):
     """CLIP-DINOiser's file holds the learned parts alone."""
-    predictor = ovseg.build("clip_dinoiser", "vit_tiny.emoji")
-    path = export_learned(predictor.model, "vit_tiny.emoji", tmp_path / "head.safetensors")
-    clip = ovseg.build("maskclip", "vit_tiny.emoji")._clip
+    clip = load_clip("vit_tiny.emoji")
+    model = ovseg.build("clip_dinoiser", clip).model
+    path = export_learned(model, "vit_tiny.emoji", tmp_path / "head.safetensors")
     monkeypatch.setattr("ovseg.methods.trained.load_clip", lambda name, allow_download: clip)
     out = tmp_path / "out.safetensors"
     words = tmp_path / "words.txt"

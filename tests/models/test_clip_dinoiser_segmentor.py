@@ -51,9 +51,9 @@ def small_dino(monkeypatch):
     seen = []
 
     class Dino(SelfSupervisedViT):
-        def forward(self, image01, taps=()):
+        def read_taps(self, image01, taps):
             seen.append(len(image01))
-            return super().forward(image01, taps)
+            return super().read_taps(image01, taps)
 
     def build():
         torch.manual_seed(0)
