@@ -28,7 +28,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--row", action="append", metavar="ROW", help="only this, of a benchmark that has rows; repeatable"
     )
-    parser.add_argument("--part", nargs="+", metavar="NAME", help="only these, of a benchmark with ``PARTS``")
     arguments = parser.parse_args(argv)
     module = importlib.import_module(f"ovseg.benchmark.{arguments.name}")
     known = getattr(module, "ROWS", ())
