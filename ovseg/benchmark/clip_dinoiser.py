@@ -6,7 +6,7 @@ at most 15 % more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from ovseg.towers.dino import SelfSupervisedViT, create_vit
 from ovseg.vocab.text_bank import TextBank
 from ovseg.vocab.vocabulary import Vocabulary
 
-__all__ = ["run"]
+__all__ = ["ROWS", "run"]
 
 _ARCHITECTURE = "ViT-B-16"
 _SIZE = 448
@@ -37,20 +37,29 @@ _PATCHES = 84  # along each side of an image of 1344 pixels
 _BATCH = 16
 
 
-def run() -> Iterator[dict[str, Any]]:
+ROWS = ("scores", "pooling", "memory", "training")
+"""What ``run`` measures."""
+
+
+def run(rows: Collection[str] = ROWS) -> Iterator[dict[str, Any]]:
     """Yields ``clip_dinoiser.scores`` and ``.training`` (448 pixels), ``.pooling`` and ``.memory`` (1344)."""
     torch.manual_seed(0)
     clip, method = CLIP(architecture(_ARCHITECTURE)).eval(), CLIPDINOiser(uncertain_background=0)
     model = DinoiserSegmenter(clip, method, method.readout).eval()
-    yield _scores(model)
-    yield _pooling()
-    yield record(
-        "clip_dinoiser.memory",
-        peak_mb=round(peak_memory(_prepare) / 2**20, 1),
-        dense_matrix_mb=round(4 * _PATCHES**4 / 2**20, 1),
-        patches=_PATCHES**2,
-    )
-    yield _training(model)
+    if "scores" in rows:
+        yield _scores(model)
+    if "pooling" in rows:
+        yield _pooling()
+    if "memory" in rows:
+        peak, dense = peak_memory(_prepare) / 2**20, 4 * _PATCHES**4 / 2**20
+        yield record(
+            "clip_dinoiser.memory",
+            peak_mb=round(peak, 1),
+            dense_matrix_mb=round(dense, 1),
+            patches=_PATCHES**2,
+        )
+    if "training" in rows:
+        yield _training(model)
 
 
 @torch.inference_mode()
