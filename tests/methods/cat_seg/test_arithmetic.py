@@ -48,11 +48,10 @@ def test_counts_at_the_published_size(monkeypatch):
         assert benchmark.multiply_adds(k) < 0.9 * benchmark.multiply_adds(k, "listed")
 
 
-def test_parts_are_measured_singly(monkeypatch):
+def test_rows_are_measured_singly(monkeypatch):
     monkeypatch.setattr(benchmark, "_forward", lambda classes: {"name": "forward", "classes": classes})
     monkeypatch.setattr(benchmark, "_training", lambda classes: {"name": "training", "classes": classes})
-    assert [found["classes"] for found in benchmark.run(["forward"])] == [20, 150, 847]
+    monkeypatch.setattr(benchmark, "peak_memory", lambda step, classes: classes << 20)
+    assert [found["classes"] for found in benchmark.run()] == [20, 150, 847, 847, 171]
     assert [found["classes"] for found in benchmark.run(["forward150"])] == [150]
     assert [found["name"] for found in benchmark.run(["training"])] == ["training"]
-    with pytest.raises(ValueError, match=r"no part 'backward'; there are: forward, memory, training"):
-        next(benchmark.run(["backward"]))
