@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from typing import Any
@@ -95,10 +96,7 @@ def build(
     chosen = _protocol(cls, protocol, tower)
     known = {field.name for field in dataclass_fields(cls)}
     settings = {**chosen.fields, **fields}
-    unknown = set(settings) - known - _READOUT_FIELDS - _TOWER_FIELDS
-    if unknown:
-        name, names = sorted(unknown)[0], sorted(known | _READOUT_FIELDS | _TOWER_FIELDS)
-        raise ValueError(f"{method} has no field {name!r}; {nearest(name, names)}")
+    _check_fields(method, settings, known | _READOUT_FIELDS | _TOWER_FIELDS)
     target, kind = _device(device), _dtype(dtype)
     weights = (
         tower if isinstance(tower, Release) else load_trained(cls, tower, activation=fields.get("activation"))
@@ -163,6 +161,12 @@ def features(
         **settings: Of ``build``.
     """
     return build(method, tower, **settings).features(source)
+
+
+def _check_fields(method: str, settings: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"{method} has no field {unknown[0]!r}; {nearest(unknown[0], sorted(known))}")
 
 
 def _protocol(cls: type[Method], protocol: str | Protocol | None, tower: Any) -> Protocol:

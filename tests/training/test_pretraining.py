@@ -18,7 +18,6 @@ from ovseg.evaluation.emoji import READOUTS
 from ovseg.towers.tokenizer import Tokenizer
 from ovseg.towers.weights import load_clip
 from ovseg.training.clip_pretraining import CLIPPretrainer, whiten_patches
-from ovseg.training.curves import read_curves
 from ovseg.training.export import full_state_dict
 from ovseg.training.loop import StepSampler, step_loader
 from ovseg.training.losses import RegionTargets, caption_loss, name_loss, patch_loss, region_loss
@@ -360,23 +359,6 @@ def test_training_stops_resumes_and_exports(tmp_path, monkeypatch):
         assert all(0 <= value <= 100 for value in figures.values())
     assert card["curves"]["val/cls_top1"]["step"] == [2, 4]
     assert (tmp_path / "halves" / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def log(folder: Path, run: str, rows: list[dict[str, float]]) -> None:
-    path = folder / run / "vis_data" / "scalars.json"
-    path.parent.mkdir(parents=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_curves_follow_the_run_that_was_gone_on_from(tmp_path):
-    log(tmp_path, "20260101_000000", [{"loss": 9.0 - i, "lr": 1.0, "step": i} for i in range(1, 7)])
-    log(tmp_path, "20260101_010000", [{"loss": 0.5, "step": 4}, {"val/x": 12.3456, "step": 4}])
-    curves = read_curves(tmp_path)
-    assert curves["loss"] == {"step": [1, 2, 3, 4], "value": [8, 7, 6, 0.5]}
-    assert curves["lr"]["step"] == [1, 2, 3]
-    assert curves["val/x"] == {"step": [4], "value": [12.35]}
-    assert read_curves(tmp_path, most=2)["loss"]["step"] == [2, 4]
-    assert read_curves(tmp_path / "nothing") == {}
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
