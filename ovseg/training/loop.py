@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,22 @@ __all__ = [
 class AtomicRunner(Runner):
     """mmengine's Runner, with checkpoints that are either whole or absent, and batches by step.
 
-    ``train_dataloader=dict(batches=dict(type=...), num_workers=1)`` builds a ``step_loader``.
+    ``train_dataloader=dict(batches=dict(type=...), num_workers=1)`` builds a ``step_loader``. Every runner of
+    a process has a logger, a message hub and a visualizer of its own: mmengine shares them by name, and its
+    names are those of the config and of the second.
     """
+
+    _numbers = count()
+
+    def __init__(self, *args: Any, experiment_name: str | None = None, **kwargs: Any) -> None:
+        number = next(self._numbers)
+        super().__init__(*args, experiment_name=f"{experiment_name or 'run'}_{number}", **kwargs)
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """As in mmengine, but named after this run."""
+        if isinstance(visualizer, Mapping):
+            visualizer = {**visualizer, "name": self.experiment_name}
+        return super().build_visualizer(visualizer)
 
     @staticmethod
     def build_dataloader(dataloader: Any, seed: int | None = None, diff_rank_seed: bool = False) -> Any:

@@ -357,7 +357,7 @@ def test_training_stops_resumes_and_exports(tmp_path, monkeypatch):
         assert figures.pop("artist") == artist
         assert set(figures) == {"cls_top1", *paths}
         assert all(0 <= value <= 100 for value in figures.values())
-    assert card["curves"]["val/cls_top1"]["step"][-1] == 4  # runs begun in one second share a folder
+    assert card["curves"]["val/cls_top1"]["step"] == [2, 4]
     assert (tmp_path / "halves" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -23,6 +23,7 @@ from segmentation_run import config
 from ovseg.datasets.benchmarks import BENCHMARKS
 from ovseg.training import run
 from ovseg.training.check_data import check_data
+from ovseg.training.curves import read_curves
 from ovseg.training.groups import LayerDecay, PatternGroups
 from ovseg.training.samples import SampleNumbers, SeededSamples
 from ovseg.vocab.vocabulary import Vocabulary
@@ -142,6 +143,15 @@ def test_curves_and_pictures_go_to_tensorboard(data, tmp_path):
     assert {"loss", "mIoU"} <= set(events.Tags()["scalars"])
     assert len(events.Scalars("loss")) == 4
     assert events.Tags()["images"]
+
+
+def test_runs_of_one_process_keep_their_own_curves(data, tmp_path):
+    shared = dict(
+        type="mmengine.Visualizer", name="shared", vis_backends=[dict(type="mmengine.LocalVisBackend")]
+    )
+    for name in ("first", "second"):
+        run.train(config(data, steps=2, visualizer=dict(shared)), tmp_path / name)
+        assert read_curves(tmp_path / name)["loss"]["step"] == [1, 2]
 
 
 def test_checkpoints_that_could_run_code_are_refused(data, tmp_path):

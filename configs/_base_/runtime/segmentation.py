@@ -36,5 +36,5 @@ custom_hooks = [
     dict(type=EMAHook, momentum=0.005, update_buffers=False),
     dict(type=PlainCheckpoint),
 ]
-visualizer = dict(type=SegLocalVisualizer, name="visualizer", vis_backends=[dict(type=LocalVisBackend)])
+visualizer = dict(type=SegLocalVisualizer, vis_backends=[dict(type=LocalVisBackend)])
 log_processor = dict(by_epoch=False, window_size=50)
