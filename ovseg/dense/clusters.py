@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.dense.operators import best
 from ovseg.dense.score_field import ScoreField
 from ovseg.dense.windows import slide
 
@@ -62,7 +63,7 @@ def regions_of_clusters(
     field = ScoreField.from_windows(kinship[None], slide(size), output)
     regions = torch.empty(output, dtype=torch.int64, device=affinity.device)
     for rows, cols in field.blocks():
-        regions[rows, cols] = best(field.tile(rows, cols))[1]
+        regions[rows, cols] = field.best(rows, cols)[1]
     return regions
 
 
@@ -80,21 +81,22 @@ def cluster_kinship(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -
 def _medians(maps: np.ndarray) -> np.ndarray:
     """(n, H, W) medians of 7 x 7, mirrored at the border. Many times faster than SciPy's filter.
 
-    Windows are sorted in a buffer that stays in the cache; fresh memory for all costs more than the sorting.
+    Windows are sorted a few at a time, so that they stay in the cache: memory for all costs more than sorting.
     """
     edge, middle = _MEDIAN // 2, _MEDIAN**2 // 2
     padded = np.pad(maps, ((0, 0), (edge, edge), (edge, edge)), mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (1, _MEDIAN, _MEDIAN))[:, :, :, 0]
     _, height, width = maps.shape
     smooth, step = np.empty_like(maps), max(_SORTED // width, 1)
-    buffer = np.empty((step * width, _MEDIAN**2), maps.dtype)
-    for near, out in zip(windows, smooth):
-        for top in range(0, height, step):
-            rows = near[top : top + step]
-            values = buffer[: len(rows) * width]
-            np.copyto(values.reshape(rows.shape), rows)
-            values.partition(middle, axis=1)
-            out[top : top + step] = values[:, middle].reshape(-1, width)
+
+    def fill(part: tuple[int, int]) -> None:
+        number, top = part
+        values = windows[number, top : top + step].reshape(-1, _MEDIAN**2)  # a copy
+        values.partition(middle, axis=1)
+        smooth[number, top : top + step] = values[:, middle].reshape(-1, width)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # NumPy sorts without holding the lock
+        list(threads.map(fill, product(range(len(maps)), range(0, height, step))))
     return smooth
 
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ovseg.dense.operators import best
 from ovseg.dense.windows import Span, WindowGrid
 
 __all__ = ["BLOCK_WORDS", "Layer", "ScoreField"]
@@ -105,27 +107,29 @@ class ScoreField:
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Rectangles (rows, columns) of the output that partition it.
 
-        Sized so that the scores of ``BLOCK_WORDS`` words in one of them fit a processor's cache.
+        Sized so that the scores of ``BLOCK_WORDS`` words in one of them fit a processor's cache; where
+        ``best`` leaves out words, it leaves out half of them or more.
         """
         height, width = self.output_size
         words, cols = min(self.num_words, BLOCK_WORDS), min(width, _BLOCK_COLUMNS)
+        words = words if self.activation else -(-words // 2)
         rows = max(_BLOCK_ELEMENTS // (words * cols), 1)
         for top in range(0, height, rows):
             for left in range(0, width, cols):
                 yield slice(top, min(top + rows, height)), slice(left, min(left + cols, width))
 
-    def tile(self, rows: slice, cols: slice, words: slice | None = None) -> Tensor:
+    def tile(self, rows: slice, cols: slice, words: slice | Tensor | None = None) -> Tensor:
         """The full-size scores in a rectangle.
 
         Args:
             rows: Output rows.
             cols: Output columns.
-            words: Range of words; all by default.
+            words: Range of words, or their numbers; all by default.
 
         Returns:
             (Q, number of rows, number of columns) float32; a view whose fastest dimension is the last.
         """
-        words = words or slice(0, self.num_words)
+        words = slice(0, self.num_words) if words is None else words
         if self.activation is None:
             return _sum(axes.tile(rows, cols, words) for axes in self._axes).transpose(0, 1)
         needed = slice(0, self.num_words) if self.activation == "softmax" else words
@@ -134,6 +138,24 @@ class ScoreField:
             axes.activated_tile(canvas_tile, self.size, needed, self.activation) for axes in self._axes
         )
         return _resample(canvas[:, words] if self.activation == "softmax" else canvas, taps).transpose(0, 1)
+
+    def best(self, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """The greatest score at each pixel of a rectangle, and its word; the first one of equals.
+
+        Without an activation, words that cannot win anywhere in the rectangle are not upsampled.
+
+        Args:
+            rows: Output rows.
+            cols: Output columns.
+
+        Returns:
+            Two tensors (number of rows, number of columns), float32 and int64.
+        """
+        if self.activation is not None or self.layers[0].scores.device.type != "cpu":
+            return best(self.tile(rows, cols))
+        words = _contenders(torch.cat([axes.cells(rows, cols) for axes in self._axes]))
+        value, index = best(self.tile(rows, cols, words))
+        return value, words[index]
 
     def full(self) -> Tensor:
         """The whole output (Q, H', W'). For small pictures and tests: it needs all the memory at once."""
@@ -218,7 +240,12 @@ class _LayerAxes:
     share: float
     size: tuple[int, int]
 
-    def tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
+    def cells(self, rows: slice, cols: slice) -> Tensor:
+        """(number of cells, Q) scores that a tile is interpolated from, with this layer's share."""
+        (_, row_cells), (_, col_cells) = self.rows.band(rows), self.cols.band(cols)
+        return self.mosaic[row_cells, :, col_cells].transpose(1, 2).flatten(0, 1) * self.share
+
+    def tile(self, rows: slice, cols: slice, words: slice | Tensor) -> Tensor:
         """(rows, Q, columns)."""
         row_weights, row_cells = self.rows.band(rows)
         col_weights, col_cells = self.cols.band(cols)
@@ -239,6 +266,20 @@ class _LayerAxes:
                 active = scores.sigmoid() if activation == "sigmoid" else scores.softmax(dim=1)
                 total = total + active * (row_share[:, None, None] * col_share * self.share)
         return total
+
+
+def _contenders(cells: Tensor) -> Tensor:
+    """Words that may win between cells (n, Q): all but those that another one beats at every cell.
+
+    No weight of an interpolation is negative, so such a word is beaten at every pixel. Equal words count as
+    beaten by the first of them. Only words that win at a cell are tried as the other one.
+    """
+    scores = cells.numpy()
+    left = np.arange(scores.shape[1])
+    for rival in np.unique(scores.argmax(axis=1)):
+        ahead = scores[:, left] - scores[:, rival : rival + 1]
+        left = left[(ahead > 0).any(axis=0) | ((ahead == 0).all(axis=0) & (left <= rival))]
+    return torch.from_numpy(left)
 
 
 def _apply(cells: Tensor, row_weights: Tensor, col_weights: Tensor) -> Tensor:

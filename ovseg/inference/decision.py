@@ -244,6 +244,9 @@ class _Run:
         self, rows: slice, cols: slice, needs_second: bool, class_scores: bool
     ) -> tuple[_Winner, Tensor]:
         winner, by_class = None, torch.empty(0)
+        if isinstance(self.source, ScoreField) and not self._needs_all(needs_second, class_scores):
+            value, word = self.source.best(rows, cols)
+            return _Winner(value, self.classes[word], None, None), by_class
         for words in self._chunks(_pixels(rows, cols)):
             scores = self.source.tile(rows, cols, words)
             if self.scale is not None:
@@ -259,6 +262,10 @@ class _Run:
         if class_scores and self.banned is not None:
             by_class[self.banned] = -torch.inf
         return winner, by_class
+
+    def _needs_all(self, needs_second: bool, class_scores: bool) -> bool:
+        """Whether words that do not win matter."""
+        return self.softmax is not None or self.banned is not None or needs_second or class_scores
 
     def _chunks(self, pixels: int) -> list[slice]:
         """Ranges of words that end where a class ends, for a block of some pixels."""

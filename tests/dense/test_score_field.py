@@ -57,6 +57,25 @@ def test_equals_upsampling_everything(size, crop, stride, pad, output, activatio
     torch.testing.assert_close(part, expected[2:5, rows, cols], atol=3e-6, rtol=0)
 
 
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+@pytest.mark.parametrize(("size", "crop", "stride", "pad", "output"), CASES)
+def test_best_leaves_out_no_winner(size, crop, stride, pad, output, activation):
+    torch.manual_seed(0)
+    grid = slide(size, crop, stride, pad)
+    scores = torch.randn(len(grid), 40, 4, 5) + torch.randn(40, 1, 1)
+    scores[:, 30] = scores[:, 7] = scores.mean(dim=1) + 0.9  # equal words: the first wins
+    field = ScoreField.from_windows(scores, grid, output, activation)
+    full = field.full()
+    winners = set()
+    for rows, cols in field.blocks():
+        value, word = field.best(rows, cols)
+        expected = full[:, rows, cols].max(dim=0)
+        torch.testing.assert_close(value, expected.values, atol=1e-5, rtol=0)
+        assert torch.equal(full[:, rows, cols].gather(0, word[None])[0], expected.values)
+        winners |= set(word.flatten().tolist())
+    assert 30 not in winners
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60), st.data())
 def test_windows_need_not_lie_on_the_patch_grid(height, width, crop, data):
