@@ -81,7 +81,7 @@ def cluster_kinship(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -
 def _medians(maps: np.ndarray) -> np.ndarray:
     """(n, H, W) medians of 7 x 7, mirrored at the border. Many times faster than SciPy's filter.
 
-    Windows are sorted a few at a time, so that they stay in the cache: memory for all costs more than sorting.
+    Windows are sorted a few at a time, in the cache: memory for all of them costs more than the sorting.
     """
     edge, middle = _MEDIAN // 2, _MEDIAN**2 // 2
     padded = np.pad(maps, ((0, 0), (edge, edge), (edge, edge)), mode="symmetric")

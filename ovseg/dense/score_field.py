@@ -251,7 +251,9 @@ class _LayerAxes:
         col_weights, col_cells = self.cols.band(cols)
         return _apply(self.mosaic[row_cells, words, col_cells], row_weights * self.share, col_weights)
 
-    def activated_tile(self, tile: _Tile, size: tuple[int, int], words: slice, activation: str) -> Tensor:
+    def activated_tile(
+        self, tile: _Tile, size: tuple[int, int], words: slice | Tensor, activation: str
+    ) -> Tensor:
         """As ``tile``, on an image of some size, window by window: an activation does not commute with
         averaging or resizing.
         """
