@@ -76,7 +76,7 @@ def comparison() -> str:
     lines += [_row(_difference(method)) for method in methods]
     lines.append(_PROTOCOLS)
     for method in methods:
-        papers = [p for name, p in method.protocols.items() if name not in ("default", "emoji")]
+        papers = [p for name, p in method.protocols.items() if name not in ("default", "emoji", "emoji_pairs")]
         if papers:
             lines += [f"### {method.title}\n", _protocol_table(papers), ""]
     return "\n".join(lines).rstrip() + "\n"

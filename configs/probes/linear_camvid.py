@@ -8,7 +8,7 @@ from ovseg.models.backbones import CLIPViT
 with read_base():
     from .._base_.datasets.camvid import *  # noqa: F403
     from .._base_.runtime.segmentation import *  # noqa: F403
-    from .._base_.schedules.poly_2k import *  # noqa: F403
+    from .._base_.schedules.camvid_45min import *  # noqa: F403
 
 model = dict(
     type=EncoderDecoder,
@@ -19,7 +19,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=(320, 320),
+        size=(256, 256),
         test_cfg=dict(size_divisor=32),
     ),
     backbone=dict(type=CLIPViT, tower="vit_tiny.emoji", out_blocks=[-1], strides=None, frozen=True),
@@ -36,3 +36,4 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),
 )
+custom_hooks[1].update(momentum=0.02)  # noqa: F405  # averages over 50 steps: the training is short

@@ -1,4 +1,4 @@
-"""Semantic FPN (Kirillov et al., 2019) on the embedded tower, which trains along at a tenth of the rate."""
+"""Semantic FPN (Kirillov et al., 2019) on the embedded tower, which knew drawings only and trains along."""
 
 from mmengine.config import read_base
 from mmseg.models import FPN, EncoderDecoder, FPNHead, SegDataPreProcessor
@@ -8,7 +8,7 @@ from ovseg.models.backbones import CLIPViT
 with read_base():
     from .._base_.datasets.camvid import *  # noqa: F403
     from .._base_.runtime.segmentation import *  # noqa: F403
-    from .._base_.schedules.poly_2k import *  # noqa: F403
+    from .._base_.schedules.camvid_45min import *  # noqa: F403
 
 model = dict(
     type=EncoderDecoder,
@@ -19,7 +19,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=(320, 320),
+        size=(256, 256),
         test_cfg=dict(size_divisor=32),
     ),
     backbone=dict(type=CLIPViT, tower="vit_tiny.emoji", out_blocks=[1, 2, 4, 5], strides=[4, 8, 16, 32]),
@@ -37,9 +37,4 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),
 )
-optim_wrapper.update(  # noqa: F405
-    paramwise_cfg=dict(
-        rules=[dict(pattern=r"^backbone\.", lr=0.1)],
-        layer_decay=dict(pattern=r"resblocks\.(\d+)\.", depth=6, rate=0.8),
-    )
-)
+custom_hooks[1].update(momentum=0.02)  # noqa: F405  # averages over 50 steps: the training is short

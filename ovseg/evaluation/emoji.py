@@ -27,7 +27,7 @@ from ovseg.dense.readout import Readout
 from ovseg.towers.clip import CLIP
 from ovseg.towers.clip_vit import VisionTransformer
 
-__all__ = ["READOUTS", "EmojiEvaluation", "evaluate_tower"]
+__all__ = ["READOUTS", "SCENE_SEED", "EmojiEvaluation", "evaluate_tower", "ious_of_objects"]
 
 READOUTS: Mapping[str, Any] = {
     "value": Readout(attention=identity, residual="none", mlp=False),
@@ -39,7 +39,7 @@ _RESNET_READOUTS: Mapping[str, Any] = {"value": "value"}  # of the attention poo
 
 _PROMPTS = ("{}", "a {}", "a photo of a {}.", "a drawing of a {}.", "a photo of the {}.")
 _PLAIN = 12  # texture that single drawings are shown on
-_SEED = 77
+SCENE_SEED = 77
 _BATCH = 48
 
 
@@ -95,7 +95,7 @@ def evaluate_tower(
     figures = _singles(clip, normalise, drawings, what, words, names, readouts)
     rows = {word: names[row] for row, word in enumerate(words)}
     scenes = EmojiScenes(
-        what.split, what.groups, size=what.scene_size, length=what.scenes, seed=_SEED, drawings=drawings
+        what.split, what.groups, size=what.scene_size, length=what.scenes, seed=SCENE_SEED, drawings=drawings
     )
     ious: dict[str, list[float]] = {key: [] for key in readouts}
     for scene in scenes:
@@ -142,13 +142,13 @@ def _single_batches(
     """(images (B, S, S, 3), masks (B, S, S), rows of the words (B,)): each drawing upright, three quarters
     of the image wide, on a plain background."""
     size = what.single_size
-    textures = TextureBank(_SEED, variants=16)
+    textures = TextureBank(SCENE_SEED, variants=16)
     chosen = drawings.select(what.split, words)
     todo = [(row, i) for row, word in enumerate(words) for i in chosen.get(word, ())]
     for start in range(0, len(todo), _BATCH):
         images, masks, rows = [], [], []
         for row, i in todo[start : start + _BATCH]:
-            images.append(textures.cut(_PLAIN, size, random_state(_SEED, i)).copy())
+            images.append(textures.cut(_PLAIN, size, random_state(SCENE_SEED, i)).copy())
             masks.append(np.zeros((size, size), np.uint8))
             rows.append(row)
             pose = Pose(size / 2, size / 2, 0.75 * size, 0.75 * size)
@@ -161,9 +161,20 @@ def _object_ious(scene: Scene, patches: Tensor, text: Tensor) -> list[float]:
     """IoU of each object of a scene, for dense features (1, C, h, w) and its words before the textures."""
     scores = torch.einsum("bchw,qc->bqhw", F.normalize(patches, dim=1), text)
     size = scene.instances.shape
-    chosen = F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)[0].numpy() + 1
+    return ious_of_objects(
+        scene, F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)[0].numpy()
+    )
+
+
+def ious_of_objects(scene: Scene, labels: np.ndarray) -> list[float]:
+    """IoU, 0 to 1, of each object of a scene.
+
+    Args:
+        scene: With K objects.
+        labels: (H, W) index into the scene's words, or anything from K on.
+    """
     ious = []
     for number in range(1, len(scene.words) + 1):
-        truth, found = scene.instances == number, chosen == number
+        truth, found = scene.instances == number, labels == number - 1
         ious.append(float((truth & found).sum() / max(1, (truth | found).sum())))
     return ious

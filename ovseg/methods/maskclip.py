@@ -16,7 +16,7 @@ from ovseg.dense.features import DenseFeatures
 from ovseg.dense.readout import Readout
 from ovseg.dense.windows import Pad
 from ovseg.inference.protocol import Protocol, Resize
-from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method, pairs_protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +84,7 @@ class MaskCLIP(Method):
     protocols = {  # noqa: RUF012
         "default": DEFAULT_PROTOCOL,
         "emoji": EMOJI_PROTOCOL,
+        "emoji_pairs": pairs_protocol(),
         "voc20": _paper("voc20", Resize(512), "voc20.maskclip", 41.5, 50.9, 49.5),
         "context59": _paper("context59", Resize(520, 520), "context59.maskclip", 18.5, 20.3, 21.7),
         "coco_stuff171": _paper("coco_stuff171", Resize(512), "coco_stuff171.maskclip", 10.2, 13.6, 12.5),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ovseg.dense.readout import Readout
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ovseg.towers.clip_resnet import ModifiedResNet
     from ovseg.towers.table import TowerInfo
 
-__all__ = ["DEFAULT_PROTOCOL", "EMOJI_PROTOCOL", "EMOJI_VITS", "Method"]
+__all__ = ["DEFAULT_PROTOCOL", "EMOJI_PROTOCOL", "EMOJI_VITS", "Method", "pairs_protocol"]
 
 DEFAULT_PROTOCOL = Protocol(
     "default",
@@ -40,6 +40,19 @@ EMOJI_PROTOCOL = Protocol(
     background="words",
 )
 """For the embedded towers, which were trained on scenes of at most 224 pixels."""
+
+
+def pairs_protocol(emoji: Protocol = EMOJI_PROTOCOL) -> Protocol:
+    """For the tower trained on image-text pairs alone: nearly all its images had 64 to 128 pixels.
+
+    Args:
+        emoji: For the other embedded tower.
+    """
+    if emoji.crop is None:
+        return replace(emoji, name="emoji_pairs")
+    resize = replace(emoji.resize, short=224)
+    return replace(emoji, name="emoji_pairs", resize=resize, crop=96, stride=64)
+
 
 EMOJI_VITS = ("vit_tiny.emoji", "vit_tiny.emoji_pairs")
 """The embedded ViTs, which every method for ViTs that needs no training has rows for."""
@@ -67,7 +80,9 @@ class Method:
     reference: ClassVar[str]
     code_licence: ClassVar[str]
     towers: ClassVar[tuple[str, ...]]
-    protocols: ClassVar[Mapping[str, Protocol]] = {"default": DEFAULT_PROTOCOL, "emoji": EMOJI_PROTOCOL}
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        protocol.name: protocol for protocol in (DEFAULT_PROTOCOL, EMOJI_PROTOCOL, pairs_protocol())
+    }
     trained: ClassVar[Mapping[str, TowerInfo]] = {}
 
     @property

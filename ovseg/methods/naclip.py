@@ -13,8 +13,8 @@ from ovseg._lazy import F, torch
 from ovseg.dense.attention import gaussian_bias
 from ovseg.dense.readout import Readout
 from ovseg.inference.protocol import Protocol
-from ovseg.inference.steps import Pamr
-from ovseg.methods.method import EMOJI_VITS, Method
+from ovseg.inference.steps import Pamr, Softmax
+from ovseg.methods.method import EMOJI_PROTOCOL, EMOJI_VITS, Method
 from ovseg.methods.sclip_protocols import protocols_of, sclip_protocol
 
 if TYPE_CHECKING:
@@ -123,7 +123,12 @@ class NACLIP(Method):
         "vit_b16.dfn",
         "vit_l14.openai",
     )
-    protocols = protocols_of(*_PAPER, *map(_without_pamr, _PAPER), miou=_MIOU)
+    protocols = protocols_of(
+        *_PAPER,
+        *map(_without_pamr, _PAPER),
+        miou=_MIOU,
+        emoji=replace(EMOJI_PROTOCOL, steps=(Pamr(10, (4, 8)), Softmax())),  # at half the size of the paper's
+    )
 
     gaussian_std: float = 5.0
     neighbours_only: bool = False

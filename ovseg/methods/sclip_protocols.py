@@ -8,7 +8,7 @@ from dataclasses import replace
 from ovseg.dense.windows import Pad
 from ovseg.inference.protocol import Protocol, Resize
 from ovseg.inference.steps import Floor, Pamr, SmallAreas, Softmax, Step
-from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, pairs_protocol
 
 __all__ = ["protocols_of", "sclip_protocol"]
 
@@ -56,6 +56,7 @@ def protocols_of(
     miou: Mapping[str, Mapping[str, float]] | None = None,
     default: Protocol = DEFAULT_PROTOCOL,
     emoji: Protocol = EMOJI_PROTOCOL,
+    pairs: Protocol | None = None,
 ) -> dict[str, Protocol]:
     """A method's protocols by name.
 
@@ -64,7 +65,9 @@ def protocols_of(
         miou: Published mIoU in percent: protocol, then tower; for those that do not bring it.
         default: For users' own images.
         emoji: For the embedded towers.
+        pairs: For the one of image-text pairs; by default ``pairs_protocol(emoji)``.
     """
     numbers = miou or {}
+    own = (default, emoji, pairs or pairs_protocol(emoji))
     with_numbers = (replace(p, paper=numbers.get(p.name, p.paper)) for p in papers)
-    return {protocol.name: protocol for protocol in (default, emoji, *with_numbers)}
+    return {protocol.name: protocol for protocol in own + tuple(with_numbers)}

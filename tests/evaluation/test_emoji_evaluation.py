@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from emoji_fakes import fake_drawings
 
 from ovseg.datasets.emoji import EmojiScenes, word_table
 from ovseg.dense.features import DenseFeatures
-from ovseg.evaluation.emoji import EmojiEvaluation, _object_ious, evaluate_tower
+from ovseg.evaluation.emoji import SCENE_SEED, EmojiEvaluation, _object_ious, evaluate_tower
+from ovseg.evaluation.objects import object_ious
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +103,18 @@ def test_object_iou_of_the_truth_is_one(drawings):
     patches = F.one_hot(labels, len(text)).float().permute(2, 0, 1)[None]
     assert min(_object_ious(scene, patches, text)) == 1
     assert max(_object_ious(scene, patches.flip(1), text)) < 0.2
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (1, 0.0)])
+def test_objects_as_a_predictor_finds_them(drawings, shift, expected):
+    what = EmojiEvaluation("train", ("base",), scene_size=96, scenes=3)
+    scenes = EmojiScenes("train", ("base",), size=96, length=3, seed=SCENE_SEED, drawings=drawings)
+    answers = iter([np.where(scene.instances > 0, scene.instances - 1, 20) + shift for scene in scenes])
+    asked = []
+    predictor = SimpleNamespace(
+        set_vocabulary=asked.append,
+        segment=lambda image, keep_image: SimpleNamespace(label_map=next(answers)),
+    )
+    assert set(object_ious(predictor, drawings, what)) == {expected}
+    table = drawings.table
+    assert [*asked[0]] == [*(table.words[i].name for i in scenes[0].words), *table.textures]

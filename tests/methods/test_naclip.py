@@ -73,5 +73,7 @@ def test_the_paper_protocols():
     assert voc.crop is None
     assert NACLIP.protocols["voc21_no_pamr"].steps == voc.steps[1:]
     assert NACLIP.protocols["context60"].crop == 224
-    assert len(NACLIP.protocols) == 2 + 16
-    assert all(NACLIP.protocols[name].paper for name in NACLIP.protocols if name not in ("default", "emoji"))
+    assert len(NACLIP.protocols) == 3 + 16
+    assert all(
+        NACLIP.protocols[name].paper for name in NACLIP.protocols if "emoji" not in name and name != "default"
+    )

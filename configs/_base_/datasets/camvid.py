@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type=LoadImageFromFile),
     dict(type=LoadLabels, num_classes=11),
     dict(type=RandomResize, scale=(480, 360), ratio_range=(0.75, 1.75), keep_ratio=True),
-    dict(type=RandomCrop, crop_size=(320, 320), cat_max_ratio=0.75),
+    dict(type=RandomCrop, crop_size=(256, 256), cat_max_ratio=0.75),
     dict(type=RandomFlip, prob=0.5),
     dict(type=PhotoMetricDistortion),
     dict(type=PackSegInputs),

@@ -16,7 +16,7 @@ from ovseg.dense.attention import identity
 from ovseg.dense.readout import Readout
 from ovseg.dense.windows import Pad
 from ovseg.inference.protocol import Protocol, Resize
-from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method
+from ovseg.methods.method import DEFAULT_PROTOCOL, EMOJI_PROTOCOL, EMOJI_VITS, Method, pairs_protocol
 from ovseg.towers.auxiliary import EMBEDDED_DINO
 from ovseg.towers.table import ASSETS, TowerInfo
 
@@ -64,7 +64,8 @@ def _protocols(*miou: float | None, emoji: Mapping[str, Any]) -> dict[str, Proto
         _protocol("ade150", ade, "ade150.cat_seg"),
     )
     # patches hold probabilities already: no softmax follows
-    own = (replace(DEFAULT_PROTOCOL, steps=()), replace(EMOJI_PROTOCOL, steps=(), fields=emoji))
+    drawings = replace(EMOJI_PROTOCOL, steps=(), fields=emoji)
+    own = (replace(DEFAULT_PROTOCOL, steps=()), drawings, pairs_protocol(drawings))
     return {protocol.name: protocol for protocol in (*own, *papers)}
 
 

@@ -70,6 +70,12 @@ _EMOJI = replace(
     stride=None,
     fields={**EMBEDDED_PROXY, "sam": None, "window": 224, "window_stride": 64},
 )
+_PAIRS = replace(
+    _EMOJI,
+    name="emoji_pairs",
+    resize=replace(_EMOJI.resize, short=224),
+    fields={**_EMOJI.fields, "window": 96, "window_stride": 64},
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Trident(Method):
         "vit_b16.dfn",
         "vit_h14.laion2b",
     )
-    protocols = protocols_of(*_PAPER, miou=_MIOU, default=_own(DEFAULT_PROTOCOL), emoji=_EMOJI)
+    protocols = protocols_of(*_PAPER, miou=_MIOU, default=_own(DEFAULT_PROTOCOL), emoji=_EMOJI, pairs=_PAIRS)
 
     auxiliary: str | AuxiliaryTower = "dino_vit_b16"
     sam: str | Any | None = "sam_vit_b"
