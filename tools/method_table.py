@@ -32,6 +32,7 @@ Written by `python tools/method_table.py` from what the files in `ovseg/methods/
 How the last block (or blocks) of a ViT is run to get features per patch, and what a method can be told. Every
 setting is an argument of `ovseg.build`, with its default here.
 """
+_OWN = ("default", "emoji", "emoji_pairs")  # of no paper
 _PROTOCOLS = """
 ## Protocols
 
@@ -76,7 +77,7 @@ def comparison() -> str:
     lines += [_row(_difference(method)) for method in methods]
     lines.append(_PROTOCOLS)
     for method in methods:
-        papers = [p for name, p in method.protocols.items() if name not in ("default", "emoji", "emoji_pairs")]
+        papers = [p for name, p in method.protocols.items() if name not in _OWN]
         if papers:
             lines += [f"### {method.title}\n", _protocol_table(papers), ""]
     return "\n".join(lines).rstrip() + "\n"
