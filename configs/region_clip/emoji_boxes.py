@@ -44,6 +44,7 @@ model = dict(
     ),
     roi_head=dict(
         type=RegionRoIHead,
+        regressor=dict(channels=192),
         shared_head=dict(type=CLIPViTBlocksHead, tower=tower, first=first),  # noqa: F405
         bbox_roi_extractor=dict(
             type=SingleRoIExtractor,
@@ -55,6 +56,7 @@ model = dict(
             type=CosineBBoxHead,
             in_channels=192,
             num_classes=112,
+            with_reg=False,
             bbox_coder=dict(type=DeltaXYWHBBoxCoder, target_stds=[0.1, 0.1, 0.2, 0.2]),
             loss_cls=dict(type=RegionCrossEntropy, gamma=0.5, background_weight=0.2),
         ),
@@ -75,17 +77,17 @@ model = dict(
     ),
     test_cfg=dict(rcnn=dict(score_thr=0.001, nms=0.5, max_per_img=100, objectness="sigmoid")),
 )
-steps = 100
+steps = 1500
 train_cfg = dict(type=IterBasedTrainLoop, max_iters=steps)
 val_dataloader = val_evaluator = test_dataloader = test_evaluator = None  # `ovseg eval --data emoji_boxes`
 optim_wrapper = dict(
     constructor=PatternGroups,
-    optimizer=dict(type=AdamW, lr=1e-4, weight_decay=0.05),
+    optimizer=dict(type=AdamW, lr=2e-4, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
-    paramwise_cfg=dict(rules=[dict(pattern="fc_reg", lr=10.0)]),
+    paramwise_cfg=dict(rules=[dict(pattern="regressor", lr=10.0)]),
 )
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.05, by_epoch=False, begin=0, end=5),
+    dict(type=LinearLR, start_factor=0.05, by_epoch=False, begin=0, end=30),
     dict(type=CosineAnnealingLR, T_max=steps, eta_min=0, by_epoch=False),
 ]
 custom_hooks = [
@@ -93,7 +95,7 @@ custom_hooks = [
         type=RegionCLIPSetup,
         tower=tower,  # noqa: F405
         words="emoji",
-        checkpoint="work_dirs/region_clip/pretrain/iter_350.pth",
+        checkpoint="work_dirs/region_clip/pretrain/iter_1500.pth",
         localiser="work_dirs/region_clip/localiser/iter_350.pth",
         templates=templates,  # noqa: F405
     ),
@@ -101,5 +103,5 @@ custom_hooks = [
     dict(type=PlainCheckpoint, trained_only=False),
 ]
 default_hooks.pop("visualization")  # noqa: F405  # scenes are no files
-default_hooks["checkpoint"].update(interval=20, max_keep_ckpts=1)  # noqa: F405
-default_hooks["logger"].update(interval=10)  # noqa: F405
+default_hooks["checkpoint"].update(interval=50, max_keep_ckpts=1)  # noqa: F405
+default_hooks["logger"].update(interval=50)  # noqa: F405

@@ -44,17 +44,17 @@ train_dataloader["dataset"]["dataset"].update(  # noqa: F405
     groups=["base", "novel"],
     pipeline=[dict(type=RandomFlip, prob=0.5), dict(type=PackDetInputs, meta_keys=meta_keys)],  # noqa: F405
 )
-steps = 350
+steps = 1500
 train_cfg = dict(type=IterBasedTrainLoop, max_iters=steps)
 val_dataloader = val_evaluator = test_dataloader = test_evaluator = None
 optim_wrapper = dict(
     type=OptimWrapper, optimizer=dict(type=AdamW, lr=4e-4, weight_decay=0.05), clip_grad=dict(max_norm=5.0)
 )
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.05, by_epoch=False, begin=0, end=10),
+    dict(type=LinearLR, start_factor=0.05, by_epoch=False, begin=0, end=30),
     dict(type=CosineAnnealingLR, T_max=steps, eta_min=0, by_epoch=False),
 ]
 custom_hooks = [dict(type=SeededSteps, seed=0), dict(type=PlainCheckpoint, trained_only=False)]
 default_hooks.pop("visualization")  # noqa: F405  # scenes are no files
-default_hooks["checkpoint"].update(interval=20, max_keep_ckpts=1)  # noqa: F405
-default_hooks["logger"].update(interval=10)  # noqa: F405
+default_hooks["checkpoint"].update(interval=50, max_keep_ckpts=1)  # noqa: F405
+default_hooks["logger"].update(interval=50)  # noqa: F405

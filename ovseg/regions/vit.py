@@ -11,12 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.regions.embed import embed_crops, region_maps
 from ovseg.towers.clip_vit import VisionTransformer
 
-__all__ = ["CELLS", "CropTeacher", "ViTRegions", "embed_by_blocks", "pool_by_blocks", "shared_tokens"]
+__all__ = [
+    "CELLS",
+    "CropTeacher",
+    "RegionRegressor",
+    "ViTRegions",
+    "embed_by_blocks",
+    "pool_by_blocks",
+    "shared_tokens",
+]
 
 CELLS = 6
 """A side of a region: with more the embedded tower names no more regions right, and each costs more."""
@@ -53,11 +62,14 @@ def pool_by_blocks(visual: VisionTransformer, regions: Tensor, token: Tensor, fi
     Returns:
         (N, C), not normalised.
     """
-    tokens = regions.flatten(2).transpose(1, 2)  # (N, s * s, D)
-    x = torch.cat([token.to(tokens).expand(len(tokens), 1, -1), tokens], dim=1)
-    for block in visual.blocks[first:]:
-        x = block(x)
-    return visual.tail(x[:, 0])
+    parts = []
+    for part in regions.split(_REGIONS_AT_ONCE):
+        tokens = part.flatten(2).transpose(1, 2)  # (n, s * s, D)
+        x = torch.cat([token.to(tokens).expand(len(tokens), 1, -1), tokens], dim=1)
+        for block in visual.blocks[first:]:
+            x = block(x)
+        parts.append(visual.tail(x[:, 0]))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def embed_by_blocks(
@@ -72,9 +84,7 @@ def embed_by_blocks(
 
     ``size`` is the number of cells a side of a region.
     """
-    regions = region_maps(maps, boxes, size, visual.stride)
-    parts = [pool_by_blocks(visual, part, token, first) for part in regions.split(_REGIONS_AT_ONCE)]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    return pool_by_blocks(visual, region_maps(maps, boxes, size, visual.stride), token, first)
 
 
 class ViTRegions(nn.Module):
@@ -121,6 +131,28 @@ class ViTRegions(nn.Module):
     def embed(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """Embeddings (sum N_b, C) of boxes on ``maps``, not normalised."""
         return embed_by_blocks(self.visual, maps, boxes, self.token, self.first, self.size)
+
+
+class RegionRegressor(nn.Linear):
+    """Moves a box by the tokens in it, each in its place.
+
+    A linear layer on the embedding, as after a ResNet's pool, learns nothing here: the class token sees
+    tokens that do not say where in the region they lie.
+
+    Args:
+        channels: D of the tokens.
+        size: Cells a side of a region.
+        width: Of the hidden layer.
+    """
+
+    def __init__(self, channels: int, size: int = CELLS, width: int = 128) -> None:
+        super().__init__(width, 4)
+        self.hidden = nn.Linear(channels * size**2, width)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Tokens (N, D, s, s) to moves (N, 4): dx, dy, dw, dh."""
+        tokens = F.layer_norm(regions.movedim(1, -1), regions.shape[1:2])
+        return super().forward(self.hidden(tokens.flatten(1)).relu())
 
 
 class CropTeacher(nn.Module):

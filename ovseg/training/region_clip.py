@@ -20,7 +20,7 @@ __all__ = ["interpolated", "learned_detector", "main"]
 
 _HEAD = "roi_head.shared_head.regions."
 _NAMES = {
-    "roi_head.bbox_head.fc_reg.": "regressor.",
+    "roi_head.regressor.": "regressor.",
     "roi_head.bbox_head.rows": "rows",
     "localiser.rpn_head.": "localiser.",
     _HEAD: "tuned.",

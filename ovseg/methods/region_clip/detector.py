@@ -14,12 +14,12 @@ from ovseg.methods.method import Method
 from ovseg.methods.segmenter import Segmenter
 from ovseg.regions.boxes import clip_boxes, decode_boxes
 from ovseg.regions.classify import class_rows, region_logits, region_scores
-from ovseg.regions.embed import embed_by_pool, embed_crops
+from ovseg.regions.embed import embed_by_pool, embed_crops, region_maps
 from ovseg.regions.fuse import class_exponents, fuse
 from ovseg.regions.proposals import Proposals
 from ovseg.regions.region_clip import BOX_WEIGHTS
 from ovseg.regions.rpn import ProposalNetwork, RPNConfig
-from ovseg.regions.vit import ViTRegions, shared_tokens
+from ovseg.regions.vit import RegionRegressor, ViTRegions, shared_tokens
 from ovseg.towers.clip import CLIP
 from ovseg.towers.clip_resnet import ModifiedResNet
 from ovseg.vocab.text_bank import TextBank
@@ -86,6 +86,7 @@ class RegionDetector(Segmenter):
         self.register_buffer("rows", torch.zeros(config.classes, dim))
         self.regressor = nn.Linear(dim, 4)
         if not isinstance(clip.visual, ModifiedResNet):
+            self.regressor = RegionRegressor(clip.visual.config.blocks.width)
             self.tuned = ViTRegions(copy.deepcopy(clip.visual), config.first)
             for i in range(config.first):
                 self.tuned.visual.transformer.resblocks[i] = nn.Identity()
@@ -104,11 +105,17 @@ class RegionDetector(Segmenter):
 
     def embed(self, batch: Tensor, boxes: Tensor) -> Tensor:
         """Embeddings (N, C) of boxes (N, 4) in one normalised image (1, 3, H, W)."""
+        return self._read(batch, boxes)[0]
+
+    def _read(self, batch: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (N, C) of boxes, and moves (N, 4)."""
         visual: Any = self.clip.visual
         if isinstance(visual, ModifiedResNet):
-            return embed_by_pool(visual, visual.stage3(batch), [boxes])
+            embedded = embed_by_pool(visual, visual.stage3(batch), [boxes])
+            return embedded, self.regressor(embedded)
         maps, _ = shared_tokens(visual, batch, self.config.first)
-        return self.tuned.embed(maps, [boxes])
+        regions = region_maps(maps, [boxes], self.tuned.size, visual.stride)
+        return self.tuned.pool(regions), self.regressor(regions)
 
     def regions(self, batch: Tensor, proposals: Proposals, bank: TextBank, scale: float) -> Regions:
         """Names proposals, and moves them.
@@ -122,8 +129,8 @@ class RegionDetector(Segmenter):
         if not len(proposals):
             return Regions(batch.new_zeros(0, 4), batch.new_zeros(0, len(bank.vocabulary)))
         boxes = proposals.boxes.to(batch)
-        embedded = self.embed(batch, boxes)
-        moved = decode_boxes(boxes, self.regressor(embedded), BOX_WEIGHTS)
+        embedded, moves = self._read(batch, boxes)
+        moved = decode_boxes(boxes, moves, BOX_WEIGHTS)
         moved = clip_boxes(moved, (batch.shape[2], batch.shape[3]))
         sources = {0: _probabilities(embedded, bank, scale)}
         if self.config.crop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ovseg.regions.proposals import Proposals
 from ovseg.regions.region_clip import RegionRules, detect_regions
 from ovseg.regions.select import Selection
+from ovseg.regions.vit import RegionRegressor
 from ovseg.registry import MODELS
 
 __all__ = ["RegionRoIHead"]
@@ -24,7 +26,25 @@ class RegionRoIHead(StandardRoIHead):
 
     ``test_cfg`` has ``score_thr``, ``nms`` (IoU, a number), ``max_per_img``, and optionally ``objectness``
     (``raw_logit`` or ``sigmoid``) and ``soft_sigma``.
+
+    Args:
+        *args: Of ``StandardRoIHead``.
+        regressor: Arguments of ``RegionRegressor``, which moves boxes by the maps of regions; None: the box
+            head's own regressor does, by their embeddings.
+        **kwargs: Of ``StandardRoIHead``.
     """
+
+    def __init__(self, *args: Any, regressor: Mapping[str, int] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.regressor = None if regressor is None else RegionRegressor(**regressor)
+
+    def _bbox_forward(self, x: tuple[Tensor, ...], rois: Tensor) -> dict[str, Any]:
+        maps = self.bbox_roi_extractor(x[: self.bbox_roi_extractor.num_inputs], rois)
+        regions = self.shared_head(maps) if self.with_shared_head else maps
+        scores, moves = self.bbox_head(regions)
+        if self.regressor is not None:
+            moves = self.regressor(maps)
+        return {"cls_score": scores, "bbox_pred": moves, "bbox_feats": regions}
 
     def predict_bbox(
         self,

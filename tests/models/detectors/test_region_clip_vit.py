@@ -110,9 +110,9 @@ def detector():
 def test_fine_tuning_changes_the_same_and_the_regressor(detector, data):
     changed, losses = trained_by_a_step(detector, data)
     assert {"loss_cls", "loss_bbox"} <= set(losses)
-    heads = ("roi_head.shared_head.regions.", "roi_head.bbox_head.fc_reg.")
+    heads = ("roi_head.shared_head.regions.", "roi_head.regressor.")
     assert "roi_head.shared_head.regions.token" in changed
-    assert "roi_head.bbox_head.fc_reg.weight" in changed
+    assert {"roi_head.regressor.weight", "roi_head.regressor.hidden.weight"} <= changed
     assert all(name.startswith(heads) for name in changed)
 
 
@@ -128,11 +128,12 @@ def test_the_plain_detector_equals_mmdet_s_and_survives_its_file(detector, data,
         torch.testing.assert_close(ours.logits, theirs.logits, atol=1e-4, rtol=1e-4)
         rois = torch.cat([torch.zeros(len(ours), 1), ours.boxes], dim=1)
         found = detector.roi_head._bbox_forward(features, rois)
-        embedded = plain.embed(batch, ours.boxes)
-        torch.testing.assert_close(plain.regressor(embedded), found["bbox_pred"], atol=1e-3, rtol=1e-3)
+        embedded, moves = plain._read(batch, ours.boxes)
+        torch.testing.assert_close(moves, found["bbox_pred"], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(embedded, found["bbox_feats"], atol=1e-3, rtol=1e-3)
     path = export_learned(plain, "vit_tiny.emoji", tmp_path / "detector.safetensors")
     stored = load_file(path)
-    assert path.stat().st_size < 6e6 and not any("resblocks.0" in name or "text" in name for name in stored)
+    assert path.stat().st_size < 8e6 and not any("resblocks.0" in name or "text" in name for name in stored)
     assert RegionCLIP.owns(stored) and RegionCLIP.fields_of(stored) == {"detector": "emoji_boxes"}
     assert set(RegionCLIP.convert(stored)) == set(stored)
 
