@@ -22,7 +22,7 @@ from ovseg.inference.render import overlay
 from ovseg.towers.table import ASSETS
 
 _PATH = Path(__file__).resolve().parents[1] / "docs" / "images" / "emoji_scenes.png"
-_MODELS = ("maskclip_vit_tiny.emoji", "sclip_vit_tiny.emoji_pairs", "maskclip_rn_tiny.emoji")
+_MODELS = ("maskclip_vit_tiny.emoji", "naclip_vit_tiny.emoji_pairs", "maskclip_rn_tiny.emoji")
 _GROUPS = ("base", "novel", "unknown")
 _SCENES = 2  # of each group
 _PANEL, _GAP, _LINE = 176, 6, 18  # pixels

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,8 @@ from ovseg.dense.windows import Span, WindowGrid
 __all__ = ["BLOCK_WORDS", "Layer", "ScoreField"]
 
 _BLOCK_ELEMENTS = 1 << 18  # scores computed at once: 1 MB stays in the processor's cache
+_WINNERS_ELEMENTS = 1 << 19  # with all words; most of them are left out
+_FEW_WORDS = 32  # to leave some of them out would cost more than it saves
 BLOCK_WORDS = 2048
 _BLOCK_COLUMNS = 128  # narrow blocks meet few cells, so that the product below stays small
 
@@ -107,13 +108,32 @@ class ScoreField:
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Rectangles (rows, columns) of the output that partition it.
 
-        Sized so that the scores of ``BLOCK_WORDS`` words in one of them fit a processor's cache; where
-        ``best`` leaves out words, it leaves out half of them or more.
+        Sized so that the scores of ``BLOCK_WORDS`` words in one of them fit a processor's cache.
         """
+        cols = min(self.output_size[1], _BLOCK_COLUMNS)
+        yield from self._blocks(_BLOCK_ELEMENTS // (min(self.num_words, BLOCK_WORDS) * cols), cols)
+
+    def winners(self) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """The greatest score at each pixel, and the word that has it; the first one of equals.
+
+        Without an activation, words that cannot win anywhere in a block are not upsampled.
+
+        Yields:
+            Rows and columns of the output, and (number of rows, number of columns) float32 and int64.
+        """
+        device = self.layers[0].scores.device.type
+        if self.activation is not None or device != "cpu" or self.num_words < _FEW_WORDS:
+            for rows, cols in self.blocks():
+                yield rows, cols, *best(self.tile(rows, cols))
+            return
+        for rows, cols in self._blocks(min(_WINNERS_ELEMENTS // (self.num_words * 64), 48), 64):
+            words = _contenders(torch.cat([axes.cells(rows, cols) for axes in self._axes]))
+            value, index = best(self.tile(rows, cols, words))
+            yield rows, cols, value, words[index]
+
+    def _blocks(self, rows: int, cols: int) -> Iterator[tuple[slice, slice]]:
         height, width = self.output_size
-        words, cols = min(self.num_words, BLOCK_WORDS), min(width, _BLOCK_COLUMNS)
-        words = words if self.activation else -(-words // 2)
-        rows = max(_BLOCK_ELEMENTS // (words * cols), 1)
+        rows = max(rows, 1)
         for top in range(0, height, rows):
             for left in range(0, width, cols):
                 yield slice(top, min(top + rows, height)), slice(left, min(left + cols, width))
@@ -138,24 +158,6 @@ class ScoreField:
             axes.activated_tile(canvas_tile, self.size, needed, self.activation) for axes in self._axes
         )
         return _resample(canvas[:, words] if self.activation == "softmax" else canvas, taps).transpose(0, 1)
-
-    def best(self, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
-        """The greatest score at each pixel of a rectangle, and its word; the first one of equals.
-
-        Without an activation, words that cannot win anywhere in the rectangle are not upsampled.
-
-        Args:
-            rows: Output rows.
-            cols: Output columns.
-
-        Returns:
-            Two tensors (number of rows, number of columns), float32 and int64.
-        """
-        if self.activation is not None or self.layers[0].scores.device.type != "cpu":
-            return best(self.tile(rows, cols))
-        words = _contenders(torch.cat([axes.cells(rows, cols) for axes in self._axes]))
-        value, index = best(self.tile(rows, cols, words))
-        return value, words[index]
 
     def full(self) -> Tensor:
         """The whole output (Q, H', W'). For small pictures and tests: it needs all the memory at once."""
@@ -271,17 +273,17 @@ class _LayerAxes:
 
 
 def _contenders(cells: Tensor) -> Tensor:
-    """Words that may win between cells (n, Q): all but those that another one beats at every cell.
+    """Words that may win between cells (n, Q): not those that the one with the greatest mean beats at all.
 
-    No weight of an interpolation is negative, so such a word is beaten at every pixel. Equal words count as
-    beaten by the first of them. Only words that win at a cell are tried as the other one.
+    No weight of an interpolation is negative, so such a word is beaten at every pixel. Of equal words the
+    first stays.
     """
     scores = cells.numpy()
-    left = np.arange(scores.shape[1])
-    for rival in np.unique(scores.argmax(axis=1)):
-        ahead = scores[:, left] - scores[:, rival : rival + 1]
-        left = left[(ahead > 0).any(axis=0) | ((ahead == 0).all(axis=0) & (left <= rival))]
-    return torch.from_numpy(left)
+    rival = int(scores.sum(axis=0).argmax())
+    ahead = scores - scores[:, rival : rival + 1]
+    stays = (ahead > 0).any(axis=0)
+    stays[: rival + 1] |= (ahead[:, : rival + 1] == 0).all(axis=0)
+    return torch.from_numpy(stays.nonzero()[0])
 
 
 def _apply(cells: Tensor, row_weights: Tensor, col_weights: Tensor) -> Tensor:

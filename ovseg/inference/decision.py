@@ -220,8 +220,7 @@ class _Run:
             lead = torch.empty_like(labels.scores)
         if any(isinstance(rule, SamRefine) for rule in rules):
             self.log_z = torch.zeros_like(labels.scores)
-        for rows, cols in self.source.blocks():
-            winner, by_class = self._block(rows, cols, needs_second, class_scores)
+        for rows, cols, winner, by_class in self._winners(needs_second, class_scores):
             value = winner.probability(winner.value)
             labels.scores[rows, cols] = value
             labels.label_map[rows, cols] = winner.label
@@ -244,9 +243,6 @@ class _Run:
         self, rows: slice, cols: slice, needs_second: bool, class_scores: bool
     ) -> tuple[_Winner, Tensor]:
         winner, by_class = None, torch.empty(0)
-        if isinstance(self.source, ScoreField) and not self._needs_all(needs_second, class_scores):
-            value, word = self.source.best(rows, cols)
-            return _Winner(value, self.classes[word], None, None), by_class
         for words in self._chunks(_pixels(rows, cols)):
             scores = self.source.tile(rows, cols, words)
             if self.scale is not None:
@@ -263,9 +259,17 @@ class _Run:
             by_class[self.banned] = -torch.inf
         return winner, by_class
 
-    def _needs_all(self, needs_second: bool, class_scores: bool) -> bool:
-        """Whether words that do not win matter."""
-        return self.softmax is not None or self.banned is not None or needs_second or class_scores
+    def _winners(
+        self, needs_second: bool, class_scores: bool
+    ) -> Iterator[tuple[slice, slice, _Winner, Tensor]]:
+        """Block after block."""
+        others = needs_second or class_scores or self.softmax is not None or self.banned is not None
+        if isinstance(self.source, ScoreField) and not others:  # words that do not win do not matter
+            for rows, cols, value, word in self.source.winners():
+                yield rows, cols, _Winner(value, self.classes[word], None, None), torch.empty(0)
+            return
+        for rows, cols in self.source.blocks():
+            yield rows, cols, *self._block(rows, cols, needs_second, class_scores)
 
     def _chunks(self, pixels: int) -> list[slice]:
         """Ranges of words that end where a class ends, for a block of some pixels."""

@@ -59,21 +59,21 @@ def test_equals_upsampling_everything(size, crop, stride, pad, output, activatio
 
 @pytest.mark.parametrize("activation", [None, "sigmoid"])
 @pytest.mark.parametrize(("size", "crop", "stride", "pad", "output"), CASES)
-def test_best_leaves_out_no_winner(size, crop, stride, pad, output, activation):
+def test_no_winner_is_left_out(size, crop, stride, pad, output, activation):
     torch.manual_seed(0)
     grid = slide(size, crop, stride, pad)
     scores = torch.randn(len(grid), 40, 4, 5) + torch.randn(40, 1, 1)
     scores[:, 30] = scores[:, 7] = scores.mean(dim=1) + 0.9  # equal words: the first wins
     field = ScoreField.from_windows(scores, grid, output, activation)
     full = field.full()
-    winners = set()
-    for rows, cols in field.blocks():
-        value, word = field.best(rows, cols)
+    winners, covered = set(), torch.zeros(output, dtype=torch.int)
+    for rows, cols, value, word in field.winners():
         expected = full[:, rows, cols].max(dim=0)
         torch.testing.assert_close(value, expected.values, atol=1e-5, rtol=0)
         assert torch.equal(full[:, rows, cols].gather(0, word[None])[0], expected.values)
+        covered[rows, cols] += 1
         winners |= set(word.flatten().tolist())
-    assert 30 not in winners
+    assert 30 not in winners and (covered == 1).all()
 
 
 @settings(max_examples=30, deadline=None)
