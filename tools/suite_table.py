@@ -38,6 +38,14 @@ def with_suite(text: str) -> str:
     rows = json.loads(REFERENCE.read_text(encoding="utf-8"))
     scenes = sorted({row["images"] for row in rows})
     note = f"{NOTE} {' or '.join(map(str, scenes))} scenes a column."
+    machines = sorted(
+        {
+            f"{row['threads']} thread{'s' * (row['threads'] > 1)} of an {row['cpu']}"
+            for row in rows
+            if "threads" in row
+        }
+    )
+    note += f" Times on {' or '.join(machines)}." if machines else ""
     table = "\n".join([note, "", *markdown_rows(rows)])
     return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
 
@@ -55,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.suite is not None:
         rows = json.loads(args.suite.read_text(encoding="utf-8"))
         if args.no_speed:
-            rows = [{**row, "seconds_per_image": None, "peak_memory_mb": None} for row in rows]
+            rows = [
+                {**row, "seconds_per_image": None, "seconds_interval": None, "peak_memory_mb": None}
+                for row in rows
+            ]
         with atomic_path(REFERENCE) as path:
             path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     _README.write_text(with_suite(_README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -30,6 +30,7 @@ from ovseg.evaluation.memory import peak_memory as peak_memory_mb
 __all__ = [
     "compare",
     "compare_times",
+    "cpu_name",
     "fresh_run",
     "in_turn",
     "max_difference",
@@ -126,7 +127,7 @@ def record(name: str, **figures: Any) -> dict[str, Any]:
         "load": _round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
     }
 
 
@@ -208,7 +209,7 @@ def _child() -> None:
     print(_round(milliseconds), round(peak_memory_mb() * 2**20))
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

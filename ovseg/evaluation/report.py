@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,15 @@ def report(
 def image_mean(evaluation: Evaluation) -> tuple[float, float]:
     """Mean over images of each image's mIoU (over its labelled classes), and half its 95 % interval."""
     per_image = [r.areas.mean_iou_of_labelled() for r in evaluation.records if r.areas is not None]
-    values = np.array([value for value in per_image if not math.isnan(value)])
-    if not len(values):
+    return mean_interval([value for value in per_image if not math.isnan(value)])
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half its 95 % interval; NaN where there are too few values for it."""
+    if not values:
         return math.nan, math.nan
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(values.mean()), half
+    half = 1.96 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(np.mean(values)), half
 
 
 def _groups(areas: ClassAreas, groups: Mapping[str, tuple[int, ...]]) -> dict[str, float | None]:

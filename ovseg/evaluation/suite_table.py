@@ -11,8 +11,9 @@ NOTE = (
     "mIoU in percent, mean over scenes ± half its 95 % interval, drawings of an artist that no tower "
     "was trained on (but for a column that says so). *present*: the model is told which words are in the "
     "scene; *all words*: it chooses among all. A demonstration and a regression test on drawings: only rows "
-    "on a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly. MB: the "
-    "peak over a process that has loaded the model and encoded the words."
+    "on a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly. Seconds are "
+    "the mean over all scenes with half its interval. MB: the peak over a process that has loaded the model "
+    "and encoded the words."
 )
 """What the figures are, and are not."""
 
@@ -40,7 +41,9 @@ def markdown_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in ranked:
         cells = [_figure(row["columns"][name]) for name in names]
         seconds, memory = row.get("seconds_per_image"), row.get("peak_memory_mb")
-        cells += ["–" if seconds is None else f"{seconds:.2f}", "–" if memory is None else f"{memory:.0f}"]
+        spread = f" ± {row['seconds_interval']:.2f}" if row.get("seconds_interval") is not None else ""
+        cells += ["–" if seconds is None else f"{seconds:.2f}{spread}"]
+        cells += ["–" if memory is None else f"{memory:.0f}"]
         yield f"| {row['name']} | {' | '.join(cells)} |"
 
 
