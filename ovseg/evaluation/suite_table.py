@@ -11,9 +11,9 @@ NOTE = (
     "mIoU in percent, mean over scenes ± half its 95 % interval, drawings of an artist that no tower "
     "was trained on (but for a column that says so). *present*: the model is told which words are in the "
     "scene; *all words*: it chooses among all. A demonstration and a regression test on drawings: only rows "
-    "on a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly. Seconds are "
-    "the mean over all scenes with half its interval. MB: the peak over a process that has loaded the model "
-    "and encoded the words."
+    "on a tower that learned from image-text pairs alone (`emoji_pairs`) compare readouts fairly. Seconds: "
+    "mean over all scenes with half its interval. MB: the peak over a process that has loaded the model and "
+    "encoded the words."
 )
 """What the figures are, and are not."""
 
