@@ -88,7 +88,9 @@ def towers_of(model: Any) -> list[Replay]:
     auxiliary, sam = (getattr(model.method, name, None) for name in ("auxiliary", "sam"))
     if auxiliary is not None:
         plain = auxiliary.forward
-        towers.append(Replay(auxiliary, "forward", lambda image, *_: plain(image)))
+        for name in ("forward", "read_taps"):  # a method calls one of them
+            if hasattr(auxiliary, name):
+                towers.append(Replay(auxiliary, name, lambda image, *_: plain(image)))
     if sam is not None:
         encode = sam.encode
         towers.append(Replay(sam, "encode", lambda picture: encode(picture).finish()))

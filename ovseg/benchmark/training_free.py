@@ -102,6 +102,8 @@ def _measure(name: str, row: _Row) -> Iterator[dict[str, Any]]:
     for replay in (*towers, *part):
         replay.record()
     segment()
+    if {id(tower.owner) for tower in towers} > {id(tower.owner) for tower in towers if tower.images}:
+        raise RuntimeError(f"{name} runs a tower through a function that is not recorded; see towers_of")
 
     def bare() -> None:
         for tower in towers:
