@@ -14,8 +14,7 @@ model["train_cfg"]["rcnn"]["sampler"].update(num=16, pos_fraction=0.75, add_gt_a
 train_cfg.update(max_iters=steps)  # noqa: F405
 optim_wrapper.update(  # noqa: F405
     optimizer=dict(type=AdamW, lr=1e-4, weight_decay=0.05),  # noqa: F405
-    paramwise_cfg=dict(
-        rules=[dict(pattern="regressor", lr=10.0), dict(pattern="shared_head", lr=0.0)],
-    ),
+    paramwise_cfg=dict(rules=[dict(pattern="regressor", lr=10.0), dict(pattern="shared_head", lr=0.0)]),
 )
+param_scheduler[0].update(end=20)  # noqa: F405
 param_scheduler[1].update(T_max=steps)  # noqa: F405

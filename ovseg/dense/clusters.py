@@ -93,7 +93,6 @@ def _medians(maps: np.ndarray) -> np.ndarray:
     columns = np.ascontiguousarray(rows.transpose(0, 2, 1, 3)).reshape(-1, rows.shape[1] * _MEDIAN)
     windows = np.lib.stride_tricks.sliding_window_view(columns, area, axis=1)[:, ::_MEDIAN]  # (n W, H, 49)
     smooth, step = np.empty(windows.shape[:2], maps.dtype), max(_SORTED // maps.shape[1], 1)
-
     for first in range(0, len(windows), step):
         values = windows[first : first + step].reshape(-1, area)  # a copy
         values.partition(area // 2, axis=1)

@@ -276,14 +276,14 @@ def _contenders(cells: Tensor) -> Tensor:
     """Words that may win between cells (n, Q): not those that the one with the greatest mean beats at all.
 
     No weight of an interpolation is negative, so such a word is beaten at every pixel. Of equal words the
-    first stays.
+    first wins, so that one before the rival stays. So does whatever is not a number.
     """
-    scores = cells.numpy()
+    scores = cells.detach().numpy()
     rival = int(scores.sum(axis=0).argmax())
     ahead = scores - scores[:, rival : rival + 1]
-    stays = (ahead > 0).any(axis=0)
-    stays[: rival + 1] |= (ahead[:, : rival + 1] == 0).all(axis=0)
-    return torch.from_numpy(stays.nonzero()[0])
+    beaten = (ahead <= 0).all(axis=0)
+    beaten[: rival + 1] &= (ahead[:, : rival + 1] < 0).any(axis=0)
+    return torch.from_numpy((~beaten).nonzero()[0])
 
 
 def _apply(cells: Tensor, row_weights: Tensor, col_weights: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ovseg.dense.readout import Readout
 from ovseg.towers.clip import CLIP
 from ovseg.towers.clip_vit import VisionTransformer
 
-__all__ = ["READOUTS", "SCENE_SEED", "EmojiEvaluation", "evaluate_tower", "ious_of_objects"]
+__all__ = ["READOUTS", "EmojiEvaluation", "evaluate_tower", "evaluation_scenes", "ious_of_objects"]
 
 READOUTS: Mapping[str, Any] = {
     "value": Readout(attention=identity, residual="none", mlp=False),
@@ -39,7 +39,7 @@ _RESNET_READOUTS: Mapping[str, Any] = {"value": "value"}  # of the attention poo
 
 _PROMPTS = ("{}", "a {}", "a photo of a {}.", "a drawing of a {}.", "a photo of the {}.")
 _PLAIN = 12  # texture that single drawings are shown on
-SCENE_SEED = 77
+_SEED = 77
 _BATCH = 48
 
 
@@ -94,17 +94,21 @@ def evaluate_tower(
     textures = _text_rows(clip, tokenizer, table.textures)
     figures = _singles(clip, normalise, drawings, what, words, names, readouts)
     rows = {word: names[row] for row, word in enumerate(words)}
-    scenes = EmojiScenes(
-        what.split, what.groups, size=what.scene_size, length=what.scenes, seed=SCENE_SEED, drawings=drawings
-    )
     ious: dict[str, list[float]] = {key: [] for key in readouts}
-    for scene in scenes:
+    for scene in evaluation_scenes(drawings, what):
         text = torch.cat([torch.stack([rows[word] for word in scene.words]), textures])
         image = normalise(torch.from_numpy(scene.image)[None])
         for key, readout in readouts.items():
             ious[key] += _object_ious(scene, clip.visual.forward_dense(image, readout).patches, text)
     figures.update({f"object_iou_{key}": 100 * float(np.mean(values)) for key, values in ious.items()})
     return figures
+
+
+def evaluation_scenes(drawings: Drawings, what: EmojiEvaluation) -> EmojiScenes:
+    """The scenes of an evaluation, always the same ones."""
+    return EmojiScenes(
+        what.split, what.groups, size=what.scene_size, length=what.scenes, seed=_SEED, drawings=drawings
+    )
 
 
 def _text_rows(clip: CLIP, tokenizer: Callable[[Sequence[str]], Tensor], words: Sequence[str]) -> Tensor:
@@ -142,13 +146,13 @@ def _single_batches(
     """(images (B, S, S, 3), masks (B, S, S), rows of the words (B,)): each drawing upright, three quarters
     of the image wide, on a plain background."""
     size = what.single_size
-    textures = TextureBank(SCENE_SEED, variants=16)
+    textures = TextureBank(_SEED, variants=16)
     chosen = drawings.select(what.split, words)
     todo = [(row, i) for row, word in enumerate(words) for i in chosen.get(word, ())]
     for start in range(0, len(todo), _BATCH):
         images, masks, rows = [], [], []
         for row, i in todo[start : start + _BATCH]:
-            images.append(textures.cut(_PLAIN, size, random_state(SCENE_SEED, i)).copy())
+            images.append(textures.cut(_PLAIN, size, random_state(_SEED, i)).copy())
             masks.append(np.zeros((size, size), np.uint8))
             rows.append(row)
             pose = Pose(size / 2, size / 2, 0.75 * size, 0.75 * size)
@@ -160,10 +164,8 @@ def _single_batches(
 def _object_ious(scene: Scene, patches: Tensor, text: Tensor) -> list[float]:
     """IoU of each object of a scene, for dense features (1, C, h, w) and its words before the textures."""
     scores = torch.einsum("bchw,qc->bqhw", F.normalize(patches, dim=1), text)
-    size = scene.instances.shape
-    return ious_of_objects(
-        scene, F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)[0].numpy()
-    )
+    full = F.interpolate(scores, scene.instances.shape, mode="bilinear", align_corners=False)
+    return ious_of_objects(scene, full.argmax(1)[0].numpy())
 
 
 def ious_of_objects(scene: Scene, labels: np.ndarray) -> list[float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovseg.evaluation.emoji import SCENE_SEED, EmojiEvaluation, ious_of_objects
+from ovseg.evaluation.emoji import EmojiEvaluation, evaluation_scenes, ious_of_objects
 
 if TYPE_CHECKING:
     from ovseg.datasets.emoji import Drawings
@@ -35,14 +35,9 @@ def object_ious(predictor: Predictor, drawings: Drawings, what: EmojiEvaluation)
     Returns:
         Fractions, 0 to 1.
     """
-    from ovseg.datasets.emoji import EmojiScenes
-
     table = drawings.table
-    scenes = EmojiScenes(
-        what.split, what.groups, size=what.scene_size, length=what.scenes, seed=SCENE_SEED, drawings=drawings
-    )
     ious: list[float] = []
-    for scene in scenes:
+    for scene in evaluation_scenes(drawings, what):
         predictor.set_vocabulary([*(table.words[i].name for i in scene.words), *table.textures])
         found = predictor.segment(scene.image, keep_image=False)
         ious += ious_of_objects(scene, np.asarray(found.label_map))

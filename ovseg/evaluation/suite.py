@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,8 @@ def run_suite(
 ) -> list[Path]:
     """Measures every row in a process of its own, and writes ``suite.json`` and ``suite.md``.
 
-    Rows that an earlier run has measured, with as many images and equal weights, are taken from ``folder``.
+    Rows that an earlier run has measured, with as many images, weights and protocol being equal, are taken
+    from ``folder``.
 
     Args:
         folder: Where to.
@@ -162,14 +164,21 @@ def _measure_row(name: str, suite: str, images: int, folder: Path) -> dict[str, 
     warnings.simplefilter("ignore", UserWarning)  # of words that a small tower confuses: the table shows it
     predictor, sets = ovseg.load(name, device="cpu"), suite_sets(suite, images)
     images = min(images, *map(len, sets.values()))
-    key = {"images": images, "version": ovseg.__version__, "weights": weights_hash(predictor.model)[:16]}
+    key = {
+        "images": images,
+        "version": ovseg.__version__,
+        "weights": weights_hash(predictor.model)[:16],
+        "protocol": sha256(repr(predictor.protocol).encode()).hexdigest()[:16],
+    }
     path = folder / f"{name}.json"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if all(stored.get(name) == value for name, value in key.items()):
         return stored
     predictor.set_vocabulary(next(iter(sets.values())).vocabulary)  # so that what follows is the method alone
     before = current_memory() if forget_peak_memory() else None
-    found = measure_sets(predictor, sets, images, folder / "records" / f"{name}.{key['weights']}")
+    found = measure_sets(
+        predictor, sets, images, folder / "records" / f"{name}.{key['weights']}.{key['protocol']}"
+    )
     memory = None if before is None else round(peak_memory() - before, 1)
     return {**found, **key, "peak_memory_mb": memory}
 

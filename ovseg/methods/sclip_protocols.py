@@ -70,4 +70,4 @@ def protocols_of(
     numbers = miou or {}
     own = (default, emoji, pairs or pairs_protocol(emoji))
     with_numbers = (replace(p, paper=numbers.get(p.name, p.paper)) for p in papers)
-    return {protocol.name: protocol for protocol in own + tuple(with_numbers)}
+    return {protocol.name: protocol for protocol in (*own, *with_numbers)}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
+from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
 from ovseg._files import atomic_path
@@ -60,9 +61,22 @@ class DataCheck:
 
 
 def is_segmentation(cfg: Config) -> bool:
-    """Whether a config trains on label maps."""
+    """Whether a config trains on label maps, as mmseg's data sets have them."""
     loader = cfg.get("train_dataloader")
-    return bool(loader) and "dataset" in loader
+    if not loader or "dataset" not in loader:
+        return False
+    kind = _inner(loader["dataset"])["type"]
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(cfg.get("default_scope", "mmseg")) as registry:
+            kind = registry.get(kind)
+    return isinstance(kind, type) and issubclass(kind, BaseSegDataset)
+
+
+def _inner(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of the data set inside those that wrap one."""
+    while isinstance(dataset.get("dataset"), Mapping):
+        dataset = dataset["dataset"]
+    return dataset
 
 
 def check_data(cfg: Config, folder: Path | None = None, limit: int | None = 200) -> DataCheck:

@@ -42,8 +42,8 @@ class AtomicRunner(Runner):
     _numbers = count()
 
     def __init__(self, *args: Any, experiment_name: str | None = None, **kwargs: Any) -> None:
-        number = next(self._numbers)
-        super().__init__(*args, experiment_name=f"{experiment_name or 'run'}_{number}", **kwargs)
+        name = experiment_name or Path(getattr(kwargs.get("cfg"), "filename", None) or "run").stem
+        super().__init__(*args, experiment_name=f"{name}_{next(self._numbers)}", **kwargs)
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """As in mmengine, but named after this run."""

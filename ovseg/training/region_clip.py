@@ -1,5 +1,5 @@
 """From a fine-tuning of RegionCLIP on EmojiScenes to embedded weights:
-``python -m ovseg.training.region_clip work_dirs/region_clip/boxes/iter_100.pth FILE.safetensors``."""
+``python -m ovseg.training.region_clip work_dirs/region_clip/regressor/iter_600.pth FILE.safetensors``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from ovseg.towers.checkpoints import check_fits, read_state_dict
 from ovseg.towers.weights import load_clip
 from ovseg.training.export import export_learned
 
-__all__ = ["interpolated", "learned_detector", "main"]
+__all__ = ["learned_detector", "main"]
 
-_HEAD = "roi_head.shared_head.regions."
 _NAMES = {
     "roi_head.regressor.": "regressor.",
     "roi_head.bbox_head.rows": "rows",
     "localiser.rpn_head.": "localiser.",
-    _HEAD: "tuned.",
+    "roi_head.shared_head.regions.": "tuned.",
 }
 
 
@@ -51,42 +50,16 @@ def learned_detector(state: Mapping[str, Tensor], base: str, detector: str = "em
     return model.eval()
 
 
-def interpolated(
-    state: Mapping[str, Tensor], pretrained: Mapping[str, Tensor], share: float
-) -> dict[str, Tensor]:
-    """A fine-tuning whose tower goes part of the way back to the pretraining, which knew novel words too.
-
-    Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022; CLIPSelf does the same.
-
-    Args:
-        state: Of a ``RegionCLIPDetector``.
-        pretrained: Of the ``RegionCLIPPretrainer`` that it began with.
-        share: Of the fine-tuning, 0 to 1.
-    """
-    out = dict(state)
-    for name, value in state.items():
-        if name.startswith(_HEAD):
-            start = pretrained["student." + name.removeprefix(_HEAD)]
-            out[name] = share * value + (1 - share) * start
-    return out
-
-
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="of configs/region_clip/emoji_boxes.py")
+    parser.add_argument("checkpoint", type=Path, help="of configs/region_clip/emoji_regressor.py")
     parser.add_argument(
         "out", type=Path, metavar="FILE", help="a .safetensors file for ovseg.build(tower=...)"
     )
-    parser.add_argument("--pretrained", type=Path, help="the checkpoint that it began with, for --share")
-    parser.add_argument("--share", type=float, default=1.0, help="of the fine-tuning in the tower, 0 to 1")
     parser.add_argument("--base", default="vit_tiny.emoji", help="the CLIP that it began with")
     args = parser.parse_args(argv)
-    if args.share != 1 and args.pretrained is None:
-        parser.error("--share needs --pretrained")
     state: Mapping[str, Tensor] = read_state_dict(args.checkpoint)
-    if args.pretrained is not None:
-        state = interpolated(state, read_state_dict(args.pretrained), args.share)
     print(export_learned(learned_detector(state, args.base), args.base, args.out))
     return 0
 

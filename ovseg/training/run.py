@@ -129,14 +129,13 @@ def prepare_config(
 
 def _add_board(cfg: Config) -> None:
     """Curves and pictures go to TensorBoard too, where it is installed (the extra ``board``)."""
-    visualizer = cfg.get("visualizer") or {
-        "type": "Visualizer",
-        "vis_backends": [{"type": "LocalVisBackend"}],
-    }
-    backends = list(visualizer.get("vis_backends") or ())
+    if not cfg.get("visualizer"):
+        cfg.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+    if not cfg.visualizer.get("vis_backends"):
+        cfg.visualizer["vis_backends"] = []
+    backends = cfg.visualizer["vis_backends"]  # changed in place: a copy could not be dumped
     if not any("Tensorboard" in str(backend["type"]) for backend in backends):
         backends.append({"type": "mmengine.TensorboardVisBackend"})
-    cfg.visualizer = {**visualizer, "vis_backends": backends}
 
 
 def _check_checkpoint(cfg: Config) -> None:

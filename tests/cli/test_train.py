@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("mmseg")
 
 from ovseg.cli.main import main
 from ovseg.training import run
+from ovseg.training.check_data import is_segmentation
 
 CONFIG = """
 train_dataloader = dict(
@@ -70,6 +72,15 @@ def test_train_looks_at_the_data_first(config, capsys, monkeypatch):
     assert "1 of 1 images read" in capsys.readouterr().err
     assert main(["train", *options(config), "--no-check"]) == 0
     assert "images read" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("region_clip/emoji_boxes", False), ("emoji/clip_vit_tiny", False), ("probes/linear_camvid", True)],
+)
+def test_only_label_maps_are_looked_at(name, expected):
+    path = Path(__file__).parents[2] / "configs" / f"{name}.py"
+    assert is_segmentation(run.prepare_config(path)) == expected
 
 
 @pytest.mark.slow

@@ -76,6 +76,14 @@ def test_no_winner_is_left_out(size, crop, stride, pad, output, activation):
     assert 30 not in winners and (covered == 1).all()
 
 
+def test_numbers_that_are_none_leave_something():
+    grid = slide((64, 64))
+    scores = torch.randn(1, 40, 4, 4)
+    scores[:, 3] = torch.nan
+    field = ScoreField.from_windows(scores, grid)
+    assert sum(word.numel() for _, _, _, word in field.winners()) == 64 * 64
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 60), st.data())
 def test_windows_need_not_lie_on_the_patch_grid(height, width, crop, data):

@@ -12,7 +12,7 @@ from emoji_fakes import fake_drawings
 
 from ovseg.datasets.emoji import EmojiScenes, word_table
 from ovseg.dense.features import DenseFeatures
-from ovseg.evaluation.emoji import SCENE_SEED, EmojiEvaluation, _object_ious, evaluate_tower
+from ovseg.evaluation.emoji import EmojiEvaluation, _object_ious, evaluate_tower, evaluation_scenes
 from ovseg.evaluation.objects import object_ious
 
 
@@ -108,7 +108,7 @@ def test_object_iou_of_the_truth_is_one(drawings):
 @pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (1, 0.0)])
 def test_objects_as_a_predictor_finds_them(drawings, shift, expected):
     what = EmojiEvaluation("train", ("base",), scene_size=96, scenes=3)
-    scenes = EmojiScenes("train", ("base",), size=96, length=3, seed=SCENE_SEED, drawings=drawings)
+    scenes = evaluation_scenes(drawings, what)
     answers = iter([np.where(scene.instances > 0, scene.instances - 1, 20) + shift for scene in scenes])
     asked = []
     predictor = SimpleNamespace(

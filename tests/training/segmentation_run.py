@@ -20,8 +20,8 @@ VIT = {
 }
 
 
-def config(data: Path, steps: int = 12, frozen: bool = False, **changes) -> Config:
-    """Crops, flips, colours and dropout: everything random that a training has."""
+def _data(root: Path) -> dict:
+    """Loaders, and evaluators, of a folder."""
     load = [dict(type="mmcv.LoadImageFromFile"), dict(type="ovseg.LoadLabels", num_classes=3)]
     pack = [dict(type="mmseg.PackSegInputs")]
     augment = [
@@ -30,9 +30,24 @@ def config(data: Path, steps: int = 12, frozen: bool = False, **changes) -> Conf
         dict(type="mmcv.RandomFlip", prob=0.5),
         dict(type="mmseg.PhotoMetricDistortion"),
     ]
-    folder = dict(type="ovseg.FolderDataset", data_root=str(data))
-    norm = dict(type="BN", requires_grad=True)
-    model = dict(
+    folder = dict(type="ovseg.FolderDataset", data_root=str(root))
+    test = dict(batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False))
+    return dict(
+        train_dataloader=dict(
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type=SampleNumbers),
+            dataset=dict(type=SeededSamples, dataset=dict(**folder, pipeline=[*load, *augment, *pack])),
+        ),
+        val_dataloader=dict(**test, dataset=dict(**folder, pipeline=[*load, *pack], indices=2)),
+        val_evaluator=dict(type="mmseg.IoUMetric"),
+        test_dataloader=dict(**test, dataset=dict(**folder, pipeline=[*load, *pack])),
+        test_evaluator=dict(type="mmseg.IoUMetric"),
+    )
+
+
+def _model(frozen: bool) -> dict:
+    return dict(
         type="mmseg.EncoderDecoder",
         data_preprocessor=dict(
             type="mmseg.SegDataPreProcessor", mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True, pad_val=0,
@@ -41,31 +56,20 @@ def config(data: Path, steps: int = 12, frozen: bool = False, **changes) -> Conf
         backbone=dict(type="ovseg.CLIPViT", tower=VIT, out_blocks=[0, 1], strides=[8, 16], frozen=frozen),
         decode_head=dict(
             type="ovseg.SimilarityHead", tower=VIT, classes=["a", "b", "c"], in_channels=48, in_index=1,
-            channels=16, norm_cfg=norm, dropout_ratio=0.3, templates="imagenet7",
+            channels=16, norm_cfg=dict(type="BN", requires_grad=True), dropout_ratio=0.3, templates="imagenet7",
         ),
         train_cfg={},
         test_cfg=dict(mode="whole"),
     )  # fmt: skip
+
+
+def config(data: Path, steps: int = 12, frozen: bool = False, **changes) -> Config:
+    """Crops, flips, colours and dropout: everything random that a training has."""
     return Config(
         dict(
             default_scope="mmseg",
-            model=model,
-            train_dataloader=dict(
-                batch_size=2,
-                num_workers=0,
-                sampler=dict(type=SampleNumbers),
-                dataset=dict(type=SeededSamples, dataset=dict(**folder, pipeline=[*load, *augment, *pack])),
-            ),
-            val_dataloader=dict(
-                batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False),
-                dataset=dict(**folder, pipeline=[*load, *pack], indices=2),
-            ),
-            val_evaluator=dict(type="mmseg.IoUMetric"),
-            test_dataloader=dict(
-                batch_size=1, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False),
-                dataset=dict(**folder, pipeline=[*load, *pack]),
-            ),
-            test_evaluator=dict(type="mmseg.IoUMetric"),
+            model=_model(frozen),
+            **_data(data),
             train_cfg=dict(type="IterBasedTrainLoop", max_iters=steps, val_interval=4),
             val_cfg=dict(type="ValLoop"),
             test_cfg=dict(type="TestLoop"),

@@ -84,8 +84,9 @@ class RegionDetector(Segmenter):
         dim = clip.visual.config.output_dim
         self.rows: Tensor
         self.register_buffer("rows", torch.zeros(config.classes, dim))
-        self.regressor = nn.Linear(dim, 4)
-        if not isinstance(clip.visual, ModifiedResNet):
+        if isinstance(clip.visual, ModifiedResNet):
+            self.regressor = nn.Linear(dim, 4)
+        else:
             self.regressor = RegionRegressor(clip.visual.config.blocks.width)
             self.tuned = ViTRegions(copy.deepcopy(clip.visual), config.first)
             for i in range(config.first):
