@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: The data do not fit the model, or the config trains on no label maps.
         FileNotFoundError: The config or the data are not there.
     """
-    import_openmmlab()
+    import_openmmlab(components=True)
     from ovseg.training.check_data import check_data, is_segmentation
     from ovseg.training.run import prepare_config
 

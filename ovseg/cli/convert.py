@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 def _trained(args: argparse.Namespace) -> Predictor:
     from ovseg.cli.openmmlab import import_openmmlab
 
-    import_openmmlab()
+    import_openmmlab(components=True)
     from ovseg.training.release import trained_predictor
 
     return trained_predictor(args.config, args.checkpoint)

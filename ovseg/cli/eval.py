@@ -107,12 +107,13 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit must be at least 1, got {args.limit}")
-    import_openmmlab()
+    of_config = bool(args.checkpoint) or (args.model or "").endswith(".py")
+    import_openmmlab(components=of_config)
     if args.suite:
         return _run_suite(args)
     if args.against:
         raise ValueError("--against goes with --suite")
-    if args.checkpoint or (args.model or "").endswith(".py"):
+    if of_config:
         return _run_config(args)
     from ovseg.evaluation.box_sets import BoxSet
     from ovseg.evaluation.evaluate import evaluate

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: Wrong use, or the data do not fit the model.
         FileNotFoundError: The config, the data or the checkpoint is not there.
     """
-    import_openmmlab()
+    import_openmmlab(components=True)
     from ovseg.training.run import prepare_config, train
 
     cfg = prepare_config(
