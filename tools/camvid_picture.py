@@ -77,7 +77,6 @@ def _model(folder: Path) -> nn.Module:
     (config,), (checkpoint,) = folder.glob("*.py"), folder.glob("best_*.pth")
     cfg = Config.fromfile(str(config))
     import_modules_from_strings(**cfg.get("custom_imports", {"imports": ["ovseg.models"]}))
-    cfg.test_pipeline = [step for step in cfg.test_pipeline if not str(step["type"]).endswith("LoadLabels")]
     return init_model(cfg, str(checkpoint), device="cpu")
 
 

@@ -34,11 +34,14 @@ class LoadLabels(BaseTransform):
     """Reads ``seg_map_path`` at its full depth; mmseg's ``LoadAnnotations`` cuts labels to 8 bits.
 
     Adds ``gt_seg_map`` (H, W): uint8 with 255 for pixels that are left out, or uint16 with 65535 where there
-    are more than 255 classes.
+    are more than 255 classes. An image of no data set, as from mmseg's ``inference_model``, passes as it is.
 
     Args:
         num_classes: K.
         ignore_index: Stored number of pixels that are left out.
+
+    Raises:
+        ValueError: A label has no class, or a data set has no labels.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
@@ -46,7 +49,13 @@ class LoadLabels(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Adds the label map to ``results``."""
-        path = results["seg_map_path"]
+        path = results.get("seg_map_path")
+        if path is None:
+            if "seg_fields" not in results:  # which data sets give
+                return results
+            raise ValueError(
+                f"no labels for {results.get('img_path')}; give the data set's data_prefix seg_map_path"
+            )
         truth = truth_of(
             read_labels(path),
             self.num_classes,

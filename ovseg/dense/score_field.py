@@ -273,16 +273,17 @@ class _LayerAxes:
 
 
 def _contenders(cells: Tensor) -> Tensor:
-    """Words that may win between cells (n, Q): not those that the one with the greatest mean beats at all.
+    """Words that may win between cells (n, Q): not those that the one of greatest mean beats everywhere.
 
     No weight of an interpolation is negative, so such a word is beaten at every pixel. Of equal words the
-    first wins, so that one before the rival stays. So does whatever is not a number.
+    first wins, so that one before the rival must be beaten at every cell to be left out, and one after it may
+    equal it. Whatever is not a number stays.
     """
     scores = cells.detach().numpy()
     rival = int(scores.sum(axis=0).argmax())
-    ahead = scores - scores[:, rival : rival + 1]
-    beaten = (ahead <= 0).all(axis=0)
-    beaten[: rival + 1] &= (ahead[:, : rival + 1] < 0).any(axis=0)
+    lead = (scores - scores[:, rival : rival + 1]).max(axis=0)
+    beaten = lead < 0
+    beaten[rival + 1 :] |= lead[rival + 1 :] == 0
     return torch.from_numpy((~beaten).nonzero()[0])
 
 

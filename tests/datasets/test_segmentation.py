@@ -71,6 +71,15 @@ def test_pipeline_reads_sixteen_bits(tmp_path):
     assert found.tolist() == [[846, 255, 65535]]
 
 
+def test_pipeline_needs_labels_of_data_sets_only():
+    load = LoadLabels(3)
+    assert load.transform({"img_path": "x.jpg"}) == {"img_path": "x.jpg"}
+    with pytest.raises(
+        ValueError, match=r"no labels for x\.jpg; give the data set's data_prefix seg_map_path"
+    ):
+        load.transform({"img_path": "x.jpg", "seg_fields": []})
+
+
 def test_registered_for_anyones_config():
     from mmseg.registry import DATASETS, TRANSFORMS
 

@@ -76,6 +76,18 @@ def test_no_winner_is_left_out(size, crop, stride, pad, output, activation):
     assert 30 not in winners and (covered == 1).all()
 
 
+def test_of_words_that_are_equal_at_some_cells_the_first_wins():
+    scores = torch.zeros(1, 40, 4, 4)
+    scores[:, 7] = scores[:, 3] = 1
+    scores[:, 3, 2:] = 0.5  # word 7 has the greatest mean, but at the upper border both are equal
+    field = ScoreField.from_windows(scores, slide((64, 64)))
+    word = torch.empty(64, 64, dtype=torch.int64)
+    for rows, cols, _, index in field.winners():
+        word[rows, cols] = index
+    assert torch.equal(word, field.full().max(dim=0).indices)
+    assert (word[0] == 3).all() and (word[-1] == 7).all()
+
+
 def test_numbers_that_are_none_leave_something():
     grid = slide((64, 64))
     scores = torch.randn(1, 40, 4, 4)
