@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +192,8 @@ def _run_config(args: argparse.Namespace) -> int:
     if wrong:
         raise ValueError(f"a config says itself how it is tested: leave out {', '.join(wrong)}")
     root = args.data_root if args.data_root != _DATA_ROOT else None
-    found = test(args.model, args.checkpoint, args.out, data_root=root, launcher=args.launcher)
+    with redirect_stdout(sys.stderr):  # where mmengine logs to
+        found = test(args.model, args.checkpoint, args.out, data_root=root, launcher=args.launcher)
     for name, value in found.items():
         print(f"{name} {value}")
     return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         if is_segmentation(cfg):
             for line in check_data(cfg, Path(cfg.work_dir) / "check_data", limit=50).lines():
                 say(line)
-    train(cfg, args.work_dir, args.resume, amp=args.amp, launcher=args.launcher)
+    with redirect_stdout(sys.stderr):  # where mmengine logs to
+        train(cfg, args.work_dir, args.resume, amp=args.amp, launcher=args.launcher)
     print(cfg.work_dir)
     return 0

@@ -83,6 +83,24 @@ def test_only_label_maps_are_looked_at(name, expected):
     assert is_segmentation(run.prepare_config(path)) == expected
 
 
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_logs_go_to_stderr(config, capsys, monkeypatch, command):
+    def log(*_, **__):
+        print("step 1")
+        return {"mIoU": 50.0}
+
+    monkeypatch.setattr(run, "train", log)
+    monkeypatch.setattr(run, "test", log)
+    if command == "train":
+        arguments, result = [*options(config), "--no-check"], str(config.parent / "work")
+    else:
+        arguments, result = [str(config), "--checkpoint", "best.pth"], "mIoU 50.0"
+    assert main([command, *arguments]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == result
+    assert "step 1" in printed.err
+
+
 @pytest.mark.slow
 def test_nothing_but_results_on_stdout(config):
     command = [sys.executable, "-m", "ovseg", "check-data", *options(config)]
