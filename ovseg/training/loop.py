@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from ovseg._files import atomic_path
 from ovseg.datasets.emoji import ARTISTS
 from ovseg.evaluation.emoji import EmojiEvaluation, evaluate_tower
+from ovseg.training.best_checkpoint import recover_best
 from ovseg.training.clip_pretraining import clamp_scale, whiten_patches
 from ovseg.training.curves import plot_curves, read_curves
 from ovseg.training.export import export_tower, load_pretrainer
@@ -58,6 +59,11 @@ class AtomicRunner(Runner):
             dataset = DATASETS.build(dataloader["batches"])
             return step_loader(dataset, dataloader.get("num_workers", 1))
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As in mmengine, and the best checkpoint is known whenever the training was killed."""
+        super().resume(filename, *args, **kwargs)
+        recover_best(self)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """As in mmengine, but through a temporary file: a kill in between leaves no half checkpoint."""

@@ -212,6 +212,27 @@ def test_killed_training_goes_on_to_equal_weights(data, tmp_path):
     assert len(bests[0]) == len(bests[1]) == 1
 
 
+@pytest.mark.parametrize(("score", "left"), [(1000.0, [4]), (-1.0, [8]), (None, [8])])
+def test_the_best_is_known_after_a_kill(data, tmp_path, score, left):
+    """A kill between writing the best checkpoint and noting it; None: between removing and writing it."""
+    run.train(config(data, steps=4), tmp_path)
+    (best,), last = tmp_path.glob("best_*.pth"), tmp_path / "iter_4.pth"
+    file, other = (torch.load(path, weights_only=True) for path in (best, last))
+    if score is None:
+        best.unlink()
+        other["message_hub"]["runtime_info"]["best_score"] = 1000.0
+    else:
+        file["message_hub"]["runtime_info"]["best_score"] = score
+        torch.save(file, best)
+        for key in ("best_score", "best_ckpt"):
+            del other["message_hub"]["runtime_info"][key]
+    torch.save(other, last)
+    run.train(config(data, steps=8), tmp_path, resume=True)
+    assert [path.name for path in tmp_path.glob("best_*.pth")] == [
+        f"best_mIoU_iter_{step}.pth" for step in left
+    ]
+
+
 def test_look_at_the_data(data, tmp_path):
     cfg = config(data)
     cfg.model.decode_head.classes = ["a", "b: bee | wasp", "d"]
