@@ -38,11 +38,10 @@ def curves(folders: Sequence[Path]) -> Figure:
     for folder in folders:
         found = read_curves(folder)
         for axes, key in ((left, "loss"), (right, "mIoU")):
-            axes.plot(
-                found[key]["step"], found[key]["value"], label=folder.name, marker="." * (axes is right)
-            )
-    left.set(title="training loss", xlabel="step", yscale="log")
-    right.set(title="mIoU on val, percent", xlabel="step")
+            share = 100 * np.asarray(found[key]["step"]) / found["loss"]["step"][-1]
+            axes.plot(share, found[key]["value"], label=folder.name, marker="." * (axes is right))
+    left.set(title="training loss", xlabel="percent of the training", yscale="log")
+    right.set(title="mIoU on val, percent", xlabel="percent of the training")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")

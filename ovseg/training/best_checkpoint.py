@@ -17,8 +17,8 @@ __all__ = ["recover_best"]
 def recover_best(runner: Runner) -> None:
     """Brings a resumed training's record of its best checkpoint in line with the files.
 
-    mmengine validates, removes the old best file, writes the new one, and then notes it in the one from
-    which a training goes on. After a kill in between, that checkpoint does not know of the best file, which
+    mmengine validates, removes the old best file, writes the new one, and then notes it in the file from
+    which a training goes on. After a kill in between, that file does not know of the best one, which
     then would stay beside a later, worse one; or it knows of one that is gone, and nothing would be saved
     until its score is beaten.
 

@@ -47,9 +47,7 @@ def train(
         FileNotFoundError: The config or the checkpoint is not there.
         ValueError: The checkpoint is not safe to read.
     """
-    cfg = prepare_config(config, work_dir, cfg_options, data_root=data_root, launcher=launcher)
-    if amp:
-        cfg.optim_wrapper.type = BFloat16OptimWrapper
+    cfg = prepare_config(config, work_dir, cfg_options, data_root=data_root, amp=amp, launcher=launcher)
     if isinstance(resume, str):
         if not Path(resume).is_file():
             raise FileNotFoundError(f"no checkpoint {resume} to resume from")
@@ -99,6 +97,7 @@ def prepare_config(
     cfg_options: Mapping[str, Any] | None = None,
     *,
     data_root: str | Path | None = None,
+    amp: bool = False,
     launcher: str = "none",
 ) -> Config:
     """A config with the changes of a command line.
@@ -109,6 +108,7 @@ def prepare_config(
         cfg_options: As in ``train``.
         data_root: Takes the place of the leading ``data`` in every ``data_root`` of the config; or is that
             data set's own folder, where nothing lies below under the conventional name.
+        amp: As in ``train``.
         launcher: As in ``train``.
 
     Raises:
@@ -122,6 +122,8 @@ def prepare_config(
     name = Path(cfg.filename).stem if cfg.filename else "run"
     cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / name)
     cfg.launcher = launcher
+    if amp:  # by name: a class that the file does not import could not be read from its dump
+        cfg.optim_wrapper.type = BFloat16OptimWrapper.__name__
     if find_spec("tensorboard"):
         _add_board(cfg)
     return cfg
