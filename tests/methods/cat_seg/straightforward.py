@@ -44,7 +44,7 @@ class Straightforward:
         logits = self.decode(x, guidance[1:])
         if kept is None:
             return logits
-        everything = torch.full((batch, classes, *logits.shape[2:]), -100.0)
+        everything = logits.new_full((batch, classes, *logits.shape[2:]), -100.0)
         return everything.scatter(1, kept[:, :, None, None].expand_as(logits), logits)
 
     def linear(self, name, x):
