@@ -68,6 +68,9 @@ def test(
 ) -> dict[str, float]:
     """Tests a checkpoint with the config's ``test_dataloader`` and ``test_evaluator``.
 
+    Nothing is drawn, though the config has a hook for training that draws: in a test mmseg's would draw every
+    image, which takes longer than the model. ``{"default_hooks.visualization.draw": True}`` asks for it.
+
     Args:
         config: As in ``train``.
         checkpoint: A file of a training.
@@ -86,6 +89,9 @@ def test(
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"no checkpoint {checkpoint} to test")
     cfg = prepare_config(config, work_dir, cfg_options, data_root=data_root, launcher=launcher)
+    hook = cfg.get("default_hooks", {}).get("visualization") or {}
+    if hook.get("draw") and "default_hooks.visualization.draw" not in (cfg_options or {}):
+        hook["draw"] = False
     cfg.load_from, cfg.resume = str(checkpoint), False
     _check_checkpoint(cfg)
     return AtomicRunner.from_cfg(cfg).test()
@@ -114,6 +120,8 @@ def prepare_config(
     Raises:
         FileNotFoundError: The config is not there.
     """
+    if not isinstance(config, Config) and not Path(config).is_file():
+        raise FileNotFoundError(f"no config {config}; those that come with ovseg lie below configs/")
     cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))

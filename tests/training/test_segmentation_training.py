@@ -130,6 +130,14 @@ def test_trains_keeps_the_best_and_tests(data, tmp_path):
     assert 0 <= found["mIoU"] <= 100
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         run.test(config(data), tmp_path / "absent.pth", tmp_path)
+    with pytest.raises(FileNotFoundError, match="no config"):
+        run.test(tmp_path / "absent.py", best, tmp_path)
+    for options, drawn in ({}, 0), ({"default_hooks.visualization.draw": True}, 5):
+        local = dict(type="mmseg.SegLocalVisualizer", vis_backends=[dict(type="mmengine.LocalVisBackend")])
+        cfg = config(data, frozen=True, visualizer=local)
+        cfg.default_hooks["visualization"] = dict(type="mmseg.SegVisualizationHook", draw=True)
+        run.test(cfg, best, tmp_path / f"drawn_{drawn}", options)
+        assert len(list((tmp_path / f"drawn_{drawn}").rglob("*.png"))) == drawn
 
 
 def test_curves_and_pictures_go_to_tensorboard(data, tmp_path):
