@@ -19,7 +19,6 @@ _FORKS = ("mmengine", "mmcv", "mmsegmentation", "mmdetection")
 _UPSTREAM = ("mmengine", "mmcv", "mmcv-full", "mmcv-lite", "mmsegmentation", "mmdet")
 _EXTRAS = {
     "video": ("av", "video files"),
-    "cluster": ("sklearn", "CLIPtrase"),
     "supervision": ("supervision", "to_supervision()"),
     "board": ("tensorboard", "curves of trainings"),
     "emoji": ("resvg_py", "the EmojiScenes data set"),

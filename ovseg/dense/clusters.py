@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ovseg.dense.score_field import ScoreField
@@ -20,7 +22,10 @@ _SORTED = 1024  # medians found at once: 200 kB
 
 
 def cluster_patches(affinity: Tensor, eps: float, min_samples: int) -> Tensor:
-    """DBSCAN over the rows of an affinity.
+    """DBSCAN (Ester et al., KDD 1996) over the rows of an affinity.
+
+    Clusters are numbered by their first core patch, as by scikit-learn. A patch that is no core belongs to
+    the first of the clusters whose cores it neighbours.
 
     Args:
         affinity: (N, N); patches belong together where their whole rows are alike.
@@ -29,17 +34,17 @@ def cluster_patches(affinity: Tensor, eps: float, min_samples: int) -> Tensor:
 
     Returns:
         (N,) int64 clusters from 0 on, -1 for patches of none.
-
-    Raises:
-        ImportError: scikit-learn is not installed.
     """
     rows = affinity.double()
     length = rows.square().sum(dim=1)
-    squared = torch.addmm(length[:, None] + length, rows, rows.T, alpha=-2).clamp_(min=0).fill_diagonal_(0)
-    # with distances at hand scikit-learn needs half the time that it takes to find them by itself
-    clustering = _dbscan()(eps=eps**2, min_samples=min_samples, metric="precomputed")
-    clusters = clustering.fit_predict(squared.cpu().numpy())
-    return torch.from_numpy(clusters.astype(np.int64))
+    squared = torch.addmm(length[:, None] + length, rows, rows.T, alpha=-2).fill_diagonal_(0)
+    near = (squared <= eps**2).cpu().numpy()
+    cores = np.flatnonzero(near.sum(axis=1) >= min_samples)
+    _, joined = connected_components(csr_array(near[np.ix_(cores, cores)]), directed=False)
+    _, first, component = np.unique(joined, return_index=True, return_inverse=True)
+    number = first.argsort().argsort()[component]
+    clusters = np.where(near[:, cores], number, len(cores)).min(axis=1, initial=len(cores))
+    return torch.from_numpy(np.where(clusters < len(cores), clusters, -1)).long()
 
 
 def regions_of_clusters(
@@ -85,7 +90,8 @@ def _medians(maps: np.ndarray) -> np.ndarray:
     """(n, H, W) medians of 7 x 7, mirrored at the border. Many times faster than SciPy's filter.
 
     Where the 7 pixels of a row lie side by side and rows below one another, a window is 49 numbers in a row.
-    Windows are sorted a few at a time, in the cache: memory for all of them costs more than the sorting.
+    Windows are sorted a few at a time, in the cache: memory for all of them costs more than the sorting. So
+    few numbers NumPy sorts by a network, faster than it partitions them.
     """
     edge, area = _MEDIAN // 2, _MEDIAN**2
     padded = np.pad(maps, ((0, 0), (edge, edge), (edge, edge)), mode="symmetric")
@@ -93,17 +99,12 @@ def _medians(maps: np.ndarray) -> np.ndarray:
     columns = np.ascontiguousarray(rows.transpose(0, 2, 1, 3)).reshape(-1, rows.shape[1] * _MEDIAN)
     windows = np.lib.stride_tricks.sliding_window_view(columns, area, axis=1)[:, ::_MEDIAN]  # (n W, H, 49)
     smooth, step = np.empty(windows.shape[:2], maps.dtype), max(_SORTED // maps.shape[1], 1)
-    for first in range(0, len(windows), step):
+
+    def sort(first: int) -> None:
         values = windows[first : first + step].reshape(-1, area)  # a copy
-        values.partition(area // 2, axis=1)
+        values.sort(axis=1)
         smooth[first : first + step] = values[:, area // 2].reshape(-1, maps.shape[1])
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets the others run
+        list(pool.map(sort, range(0, len(windows), step)))
     return np.ascontiguousarray(smooth.reshape(len(maps), maps.shape[2], -1).transpose(0, 2, 1))
-
-
-def _dbscan() -> Any:
-    try:
-        from sklearn.cluster import DBSCAN
-    except ImportError as error:
-        message = "clustering needs scikit-learn: pip install 'ovseg[cluster]'"
-        raise ImportError(message) from error
-    return DBSCAN

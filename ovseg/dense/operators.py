@@ -5,7 +5,6 @@ None of them holds a dense patches x patches matrix: its rows are computed, used
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,31 +17,48 @@ if TYPE_CHECKING:
 __all__ = ["SparseGraph", "best", "pool", "propagate", "row_blocks"]
 
 _BLOCK_ELEMENTS = 1 << 20  # of an affinity at once: 4 MB stay in the processor's cache
-_BEST_ELEMENTS = 1 << 18  # compared at once: twice 1 MB
+_BEST_ELEMENTS = 1 << 18  # copied and compared at once: 1 MB
+_PRODUCT_ELEMENTS = 1 << 21  # of a product at once: what is written first stays in the cache
 _SOLVE_ELEMENTS = 1 << 23  # of the scores solved for at once: the solver holds five such tensors of 32 MB
 
 
 @dataclass(frozen=True)
 class SparseGraph:
-    """How N nodes listen to each other: an (N, N) matrix with few entries in a row.
+    """How N nodes listen to each other: an (N, N) matrix with few entries in a row, in compressed rows.
+
+    Its product is an ``embedding_bag``, each node the weighted sum of a bag of nodes: on a CPU up to four
+    times as fast as PyTorch's sparse matrices where rows are short, and values may be many columns wide.
 
     Attributes:
-        matrix: Sparse, in compressed rows.
+        starts: (N + 1,) where each row's entries begin, and the last one's end; of the integers of
+            ``columns``.
+        columns: (edges,) node at the other end.
+        weights: (edges,)
     """
 
-    matrix: Tensor
+    starts: Tensor
+    columns: Tensor
+    weights: Tensor
 
-    def __call__(self, values: Tensor) -> Tensor:
-        """The product with (N, q)."""
-        return self.matrix @ values
+    def __call__(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+        """The product with (N, q), written to ``out`` if given."""
+        count = len(self.starts) - 1
+        step = max(_PRODUCT_ELEMENTS // max(values.shape[1], 1), 1)
+        if step >= count and out is None:
+            return self._rows(0, count, values)
+        product = torch.empty_like(values) if out is None else out
+        for first in range(0, count, step):
+            last = min(first + step, count)
+            product[first:last] = self._rows(first, last, values)
+        return product
 
-    @classmethod
-    def of(cls, starts: Tensor, columns: Tensor, values: Tensor) -> SparseGraph:
-        """From the arrays of compressed rows, (N + 1,) and twice (edges,)."""
-        size = (len(starts) - 1,) * 2
-        with warnings.catch_warnings():  # PyTorch calls compressed rows a beta
-            warnings.simplefilter("ignore", UserWarning)
-            return cls(torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False))
+    def _rows(self, first: int, last: int, values: Tensor) -> Tensor:
+        begin, end = int(self.starts[first]), int(self.starts[last])
+        starts = self.starts[first : last + 1] - begin
+        edges, weights = self.columns[begin:end], self.weights[begin:end]
+        return F.embedding_bag(
+            edges, values, starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
 
 
 def row_blocks(rows: int, columns: int) -> Iterator[slice]:
@@ -55,28 +71,31 @@ def row_blocks(rows: int, columns: int) -> Iterator[slice]:
 def best(scores: Tensor) -> tuple[Tensor, Tensor]:
     """The greatest value along the first dimension and its index, the first one of equals.
 
-    ``scores.max(dim=0)`` finds the index by one comparison after the other. Two maxima, of the values and of
-    the indices that reach them, are vectorised: three to six times faster on a CPU.
+    ``scores.max(dim=0)`` finds the index by one comparison after the other. A max pooling over channels that
+    lie side by side is vectorised and keeps the index in the same pass: ten times faster on a CPU.
 
     Args:
-        scores: (Q, ...) floats, at least one in the first dimension and fewer than 2^24.
+        scores: (Q, ...) floats, at least one in the first dimension. Fastest where the next dimension has
+            the longest stride, as in ``ScoreField.tile``; others are copied, a part at a time.
 
     Returns:
         Two tensors (...), of the values and int64.
     """
-    if scores.device.type != "cpu" or scores.dtype != torch.float32:  # indices are counted in floats below
+    if scores.device.type != "cpu" or scores.dim() != 3 or not scores.numel():
         return scores.max(dim=0)
-    if scores.numel() > _BEST_ELEMENTS and scores.dim() > 1:
-        step = max(_BEST_ELEMENTS * scores.shape[1] // scores.numel(), 1)
-        if step < scores.shape[1]:
-            values, indices = zip(*(best(part) for part in scores.split(step, dim=1)))
-            return torch.cat(values), torch.cat(indices)
-    count, value, plain = len(scores), scores.amax(dim=0), scores.detach()
-    countdown = torch.arange(count, 0, -1, dtype=scores.dtype).view(-1, *[1] * value.dim())
-    # ``out`` keeps the comparison in floats: a tensor of booleans would have to be converted again
-    reached = torch.eq(plain, value.detach(), out=torch.empty_like(plain)).mul_(countdown)
-    index = count - reached.amax(dim=0).long()
-    return value, index.clamp_(max=count - 1)  # nothing equals a NaN
+    pixels = scores.transpose(0, 1)  # (rows, Q, columns)
+    if pixels.is_contiguous():
+        return _best_of_rows(pixels)
+    step = max(_BEST_ELEMENTS // pixels[0].numel(), 1)
+    values, indices = zip(*(_best_of_rows(part.contiguous()) for part in pixels.split(step)))
+    return torch.cat(values), torch.cat(indices)
+
+
+def _best_of_rows(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (n, Q, m), contiguous: n pictures of m channels, Q high and 1 wide, "channels last"."""
+    pictures = scores.unsqueeze(2).permute(0, 3, 1, 2)
+    value, index = F.max_pool2d(pictures, (scores.shape[1], 1), return_indices=True)
+    return value[:, :, 0, 0], index[:, :, 0, 0]
 
 
 def pool(features: Tensor, guide: Tensor, gamma: float | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,7 +13,9 @@ from ovseg.dense.operators import SparseGraph
 
 __all__ = ["pamr", "pamr_affinity"]
 
-_WORDS = 15  # refined at once: the rows of pixels that a row listens to stay in the processor's cache
+_WORDS = 64  # refined at once, so that an edge is read for all of them
+_FEW_WORDS = 16  # on large pictures
+_ELEMENTS = 1 << 25  # scores refined at once: 128 MB
 _OFFSETS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
 
@@ -66,29 +69,50 @@ def pamr(scores: Tensor, affinity: Tensor, dilations: Sequence[int], iterations:
     """
     if scores.device.type != "cpu":
         return _by_shifts(scores, affinity, dilations, iterations)
-    graph, out = _graph(affinity, dilations), torch.empty_like(scores)
-    for first in range(0, len(scores), _WORDS):
-        words = slice(first, first + _WORDS)
-        part = scores[words].flatten(1).T.contiguous()
+    count, pixels = len(scores), scores[0].numel() if len(scores) else 0
+    order = _phases(scores.shape[1:], math.gcd(*dilations))
+    graph, out = _graph(affinity, dilations, order), scores.new_empty(scores.shape)
+    place = _inverse(order)
+    words = min(max(_ELEMENTS // max(pixels, 1), _FEW_WORDS), _WORDS, max(count, 1))
+    parts = [scores.new_empty(pixels, words) for _ in range(2)]
+    for first in range(0, len(scores), words):
+        chunk = scores[first : first + words].flatten(1)
+        old, new = (part.flatten()[: pixels * len(chunk)].view(pixels, -1) for part in parts)
+        torch.index_select(new.copy_(chunk.T), 0, order, out=old)
         for _ in range(iterations):
-            part = graph(part)
-        out[words] = part.T.unflatten(1, scores.shape[1:])
+            old, new = graph(old, out=new), old
+        out[first : first + words].flatten(1).T.copy_(torch.index_select(old, 0, place, out=new))
     return out
 
 
-def _graph(affinity: Tensor, dilations: Sequence[int]) -> SparseGraph:
-    """The affinity as a matrix over pixels: one pass over memory a round, where shifts need one for each."""
+def _phases(size: Sequence[int], step: int) -> Tensor:
+    """The numbers of all pixels, those first whose row and column leave no rest when divided by ``step``.
+
+    Neighbours lie whole steps away. In this order they lie near each other in memory too.
+    """
+    pixels = torch.arange(size[0] * size[1], dtype=torch.int32).view(*size)
+    return torch.cat([pixels[i::step, j::step].flatten() for i in range(step) for j in range(step)])
+
+
+def _inverse(order: Tensor) -> Tensor:
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), dtype=order.dtype)
+    return place
+
+
+def _graph(affinity: Tensor, dilations: Sequence[int], order: Tensor) -> SparseGraph:
+    """The affinity as a graph of pixels: one pass over memory a round, where shifts need one for each."""
     neighbours, height, width = affinity.shape
-    pixels = height * width
     kind = torch.int32 if affinity.numel() < 2**31 else torch.int64
-    columns = torch.empty(pixels, neighbours, dtype=kind)
+    place = _inverse(order).to(kind).view(height, width)
+    columns = torch.empty(height * width, neighbours, dtype=kind)
     shifts = ((d * dy, d * dx) for d in dilations for dy, dx in _OFFSETS)
-    rows, cols = (torch.arange(side, dtype=kind) for side in (height, width))
+    rows, cols = torch.arange(height), torch.arange(width)
     for i, (down, right) in enumerate(shifts):
-        ends = (rows + down).clamp_(0, height - 1)[:, None] * width + (cols + right).clamp_(0, width - 1)
-        columns[:, i] = ends.flatten()
+        ends = place[(rows + down).clamp_(0, height - 1)][:, (cols + right).clamp_(0, width - 1)]
+        columns[:, i] = ends.flatten()[order]
     starts = torch.arange(0, affinity.numel() + 1, neighbours, dtype=kind)
-    return SparseGraph.of(starts, columns.flatten(), affinity.flatten(1).T.flatten())
+    return SparseGraph(starts, columns.flatten(), affinity.flatten(1).T[order].flatten())
 
 
 def _by_shifts(scores: Tensor, affinity: Tensor, dilations: Sequence[int], iterations: int) -> Tensor:

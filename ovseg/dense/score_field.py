@@ -9,7 +9,7 @@ output would give there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -99,6 +99,17 @@ class ScoreField:
         """
         mosaic = scores.unflatten(0, (len(grid.tops), len(grid.lefts)))
         return cls((Layer(mosaic, *grid.spans()),), grid.size, output_size or grid.size, activation)
+
+    def scaled(self, factor: float) -> ScoreField:
+        """All scores times a factor. It needs a field without an activation.
+
+        Raises:
+            ValueError: There is an activation, which does not commute with it.
+        """
+        if self.activation is not None:
+            raise ValueError("scores under an activation cannot be scaled before it")
+        layers = tuple(replace(layer, scores=layer.scores.float() * factor) for layer in self.layers)
+        return replace(self, layers=layers)
 
     @property
     def num_words(self) -> int:

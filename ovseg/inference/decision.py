@@ -36,6 +36,7 @@ from ovseg.vocab.vocabulary import Vocabulary
 __all__ = ["Labels", "decide"]
 
 _STRIP_ROWS = 256
+_PLAIN_EXP = 60.0  # exponentials of such numbers, and sums of many, are no extreme floats
 _CHUNK_ELEMENTS = 1 << 25  # scores of a range of words over the whole picture: 128 MB
 
 
@@ -205,6 +206,9 @@ class _Run:
         self.source, self.softmax, self.regions, self.masks = source, softmax, field.regions, field.masks
         self.log_z = torch.empty(0)  # (H, W) where a rule needs the probabilities of classes
         self.scale = softmax.scale if softmax is not None else None
+        if self.scale is not None and isinstance(source, ScoreField) and source.activation is None:
+            # the few scores of patches instead of all pixels'
+            self.source, self.scale = source.scaled(self.scale), None
         device = field.layers[0].scores.device
         self.classes = torch.tensor(vocabulary.word_to_class, device=device)
         self.background = torch.tensor([c.is_background for c in vocabulary.classes], device=device)
@@ -244,9 +248,7 @@ class _Run:
     ) -> tuple[_Winner, Tensor]:
         winner, by_class = None, torch.empty(0)
         for words in self._chunks(_pixels(rows, cols)):
-            scores = self.source.tile(rows, cols, words)
-            if self.scale is not None:
-                scores.mul_(self.scale)
+            scores = self._tile(rows, cols, words)
             classes = self.classes[words]
             new = self._reduce(scores, classes, needs_second)
             winner = new if winner is None else winner.against(new)
@@ -258,6 +260,11 @@ class _Run:
         if class_scores and self.banned is not None:
             by_class[self.banned] = -torch.inf
         return winner, by_class
+
+    def _tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
+        """(Q, rows, columns) scores, as the softmax takes them if there is one."""
+        scores = self.source.tile(rows, cols, words)
+        return scores if self.scale is None else scores.mul_(self.scale)
 
     def _winners(
         self, needs_second: bool, class_scores: bool
@@ -288,7 +295,7 @@ class _Run:
         value, word = best(scores)
         if self.softmax is not None:
             terms = scores if self.softmax.over == "words" else _per_class(scores, classes)
-            log_z = (terms - value).exp_().sum(dim=0).log_().add_(value)
+            log_z = _log_sum_exp(terms, value)
         if self.banned is not None:
             scores = scores.masked_fill(self.banned[classes][:, None, None], -torch.inf)
             value, word = best(scores)
@@ -302,8 +309,8 @@ class _Run:
         """(H, W) score of a class, its probability after a softmax."""
         height, width = self.source.output_size
         first = self.ends[k - 1] if k else 0
-        scores = self.source.tile(slice(0, height), slice(0, width), slice(first, self.ends[k])).amax(dim=0)
-        return scores if self.scale is None else (self.scale * scores - self.log_z).exp()
+        scores = self._tile(slice(0, height), slice(0, width), slice(first, self.ends[k])).amax(dim=0)
+        return scores if self.softmax is None else (scores - self.log_z).exp()
 
     def _apply(self, rules: Sequence[Step], labels: Labels, lead: Tensor) -> None:
         """Changes the label map; ``lead`` is by how much the best class leads, if there is a ``Margin``."""
@@ -333,6 +340,14 @@ def _voted(label: Tensor, regions: Tensor, classes: int) -> Tensor:
     table = torch.bincount(votes.flatten(), minlength=(count + 1) * (classes + 1)).view(-1, classes + 1)
     winner = table[1:].argmax(dim=1).to(label.dtype) - 1
     return torch.where(regions >= 0, winner[regions.clamp(min=0)], label)
+
+
+def _log_sum_exp(terms: Tensor, greatest: Tensor) -> Tensor:
+    """Over the first dimension, of which the greatest are known."""
+    low, high = torch.aminmax(greatest)
+    if low > -_PLAIN_EXP and high < _PLAIN_EXP:
+        return terms.exp().sum(dim=0).log_()
+    return (terms - greatest).exp_().sum(dim=0).log_().add_(greatest)
 
 
 def _pixels(rows: slice, cols: slice) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -22,6 +20,18 @@ def test_groups_are_found_and_strays_are_none():
     affinity[8] = torch.arange(9.0)
     assert cluster_patches(affinity, 0.5, 3).tolist() == [0] * 5 + [1] * 3 + [-1]
     assert cluster_patches(affinity, 0.5, 4).tolist() == [0] * 5 + [-1] * 4
+
+
+@pytest.mark.parametrize("min_samples", [1, 2, 3, 6])
+def test_clusters_are_those_of_scikit_learn(min_samples):
+    cluster = pytest.importorskip("sklearn.cluster")
+    generator = torch.Generator().manual_seed(min_samples)
+    for count in (1, 2, 40, 90):
+        places = torch.rand(count, 2, generator=generator)
+        affinity = F.pad(places, (0, count - 2)) if count > 1 else torch.ones(1, 1)
+        for eps in (0.02, 0.06, 0.1, 0.3, 5.0):
+            expected = cluster.DBSCAN(eps=eps, min_samples=min_samples).fit_predict(affinity.double())
+            assert cluster_patches(affinity, eps, min_samples).tolist() == expected.tolist()
 
 
 def naive_regions(affinity, clusters, grid, size, output):
@@ -57,9 +67,3 @@ def test_without_clusters_no_pixel_has_a_region():
     regions = regions_of_clusters(torch.rand(6, 6), torch.full((6,), -1), (2, 3), (20, 30), (10, 15))
     assert regions.shape == (10, 15)
     assert (regions == -1).all()
-
-
-def test_without_scikit_learn_the_cure_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(ImportError, match=r"pip install 'ovseg\[cluster\]'"):
-        cluster_patches(torch.rand(4, 4), 0.5, 2)

@@ -81,7 +81,7 @@ def pixel_graph(image01: Tensor, window: int, tau: float) -> SparseGraph:
 
 
 def _graph(starts: np.ndarray, columns: np.ndarray, values: np.ndarray, device: torch.device) -> SparseGraph:
-    return SparseGraph.of(*(torch.from_numpy(part).to(device) for part in (starts, columns, values)))
+    return SparseGraph(*(torch.from_numpy(part).to(device) for part in (starts, columns, values)))
 
 
 def _weights(colours: np.ndarray, band: tuple[int, int], reach: int, tau: float) -> np.ndarray:
