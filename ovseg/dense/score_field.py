@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -21,8 +22,12 @@ from ovseg.dense.windows import Span, WindowGrid
 __all__ = ["BLOCK_WORDS", "Layer", "ScoreField"]
 
 _BLOCK_ELEMENTS = 1 << 18  # scores computed at once: 1 MB stays in the processor's cache
-_WINNERS_ELEMENTS = 1 << 19  # with all words; most of them are left out
+_WINNERS_ELEMENTS = 1 << 20  # with all words; most of them are left out
+_WINNERS_ROWS, _WINNERS_COLUMNS = 96, 64
 _FEW_WORDS = 32  # to leave some of them out would cost more than it saves
+_RIVALS = 8  # with 150 words of random scores: leave half of those that a single one leaves
+_RIVAL_ELEMENTS = 1 << 20  # compared with all rivals at once: 4 MB
+_KEPT_ELEMENTS = 1 << 20  # of an axis: 4 MB
 BLOCK_WORDS = 2048
 _BLOCK_COLUMNS = 128  # narrow blocks meet few cells, so that the product below stays small
 
@@ -124,23 +129,50 @@ class ScoreField:
         cols = min(self.output_size[1], _BLOCK_COLUMNS)
         yield from self._blocks(_BLOCK_ELEMENTS // (min(self.num_words, BLOCK_WORDS) * cols), cols)
 
-    def winners(self) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        """The greatest score at each pixel, and the word that has it; the first one of equals.
+    def winners(self, numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The greatest score at each pixel of the output, and the word that has it; the first one of equals.
 
         Without an activation, words that cannot win anywhere in a block are not upsampled.
 
-        Yields:
-            Rows and columns of the output, and (number of rows, number of columns) float32 and int64.
+        Args:
+            numbers: (Q,) integers that stand for the words in the result; by default 0, 1, 2 ... as int64.
+
+        Returns:
+            (H', W') float32, and (H', W') as ``numbers``.
         """
+        device = self.layers[0].scores.device
+        numbers = torch.arange(self.num_words, device=device) if numbers is None else numbers
+        values = torch.empty(self.output_size, device=device)
+        words = torch.empty(self.output_size, dtype=numbers.dtype, device=device)
+        for rows, cols, some in self._contests():
+            value, index = best(self.tile(rows, cols, some))
+            values[rows, cols] = value
+            names = numbers if some is None else numbers[some]
+            words[rows, cols] = names.index_select(0, index.flatten()).view(index.shape)
+        return values, words
+
+    def _contests(self) -> Iterator[tuple[slice, slice, Tensor | None]]:
+        """Blocks with the numbers of the words that may win in them; None: all."""
         device = self.layers[0].scores.device.type
         if self.activation is not None or device != "cpu" or self.num_words < _FEW_WORDS:
             for rows, cols in self.blocks():
-                yield rows, cols, *best(self.tile(rows, cols))
+                yield rows, cols, None
             return
-        for rows, cols in self._blocks(min(_WINNERS_ELEMENTS // (self.num_words * 64), 48), 64):
-            words = _contenders(torch.cat([axes.cells(rows, cols) for axes in self._axes]))
-            value, index = best(self.tile(rows, cols, words))
-            yield rows, cols, value, words[index]
+        width = self.output_size[1]
+        lefts = range(0, width, _WINNERS_COLUMNS)
+        columns = [slice(left, min(left + _WINNERS_COLUMNS, width)) for left in lefts]
+        height = min(_WINNERS_ELEMENTS // (self.num_words * _WINNERS_COLUMNS), _WINNERS_ROWS)
+        for rows, _ in self._blocks(height, width):
+            for cols, some in zip(columns, self._contenders(rows, columns)):
+                yield rows, cols, some
+
+    def _contenders(self, rows: slice, columns: Sequence[slice]) -> Iterator[Tensor]:
+        """For each of some blocks side by side, the numbers of the words that may win in it."""
+        most = max(_RIVAL_ELEMENTS // (_RIVALS * self.num_words * 16), 1)
+        for first in range(0, len(columns), most):
+            some = columns[first : first + most]
+            cells = torch.cat([axes.cells(rows, some) for axes in self._axes])
+            yield from (words.nonzero()[:, 0] for words in _unbeaten(cells))
 
     def _blocks(self, rows: int, cols: int) -> Iterator[tuple[slice, slice]]:
         height, width = self.output_size
@@ -182,8 +214,8 @@ class ScoreField:
         mosaic = scores.permute(0, 3, 2, 1, 4).reshape(ny * h, self.num_words, nx * w)
         return _LayerAxes(
             mosaic,
-            _Axis.of(layer.rows, h, size[0], self.output_size[0] if resize else None, scores.device),
-            _Axis.of(layer.cols, w, size[1], self.output_size[1] if resize else None, scores.device),
+            _axis(tuple(layer.rows), h, size[0], self.output_size[0] if resize else None, scores.device),
+            _axis(tuple(layer.cols), w, size[1], self.output_size[1] if resize else None, scores.device),
             layer.weight / total,
             size,
         )
@@ -230,8 +262,12 @@ class _Axis:
 
     def band(self, pixels: slice) -> tuple[Tensor, slice]:
         """Weights of some pixels, cut to the cells that they need, and the range of those cells."""
-        cells = slice(min(self.first[pixels]), max(self.last[pixels]) + 1)
+        cells = self.needed(pixels)
         return self.weights[pixels, cells], cells
+
+    def needed(self, pixels: slice) -> slice:
+        """The range of the cells that some pixels need."""
+        return slice(min(self.first[pixels]), max(self.last[pixels]) + 1)
 
     def windows(self, pixels: slice) -> Iterator[tuple[Tensor, slice, Tensor]]:
         """Each window's own interpolation, its cells, and its share in the average of each pixel."""
@@ -241,6 +277,16 @@ class _Axis:
             share = part.sum(dim=1)
             if share.any():
                 yield part / share.clamp(min=1e-12)[:, None], cells, share
+
+
+def _axis(spans: tuple[Span, ...], cells: int, size: int, output: int | None, device: torch.device) -> _Axis:
+    """As ``_Axis.of``. Images of one size have the same axes: some are kept, if they are not large."""
+    small = max(size, output or 0) * len(spans) * cells <= _KEPT_ELEMENTS
+    with torch.inference_mode(False):  # kept tensors may meet one that needs gradients
+        return (_kept_axis if small else _Axis.of)(spans, cells, size, output, device)
+
+
+_kept_axis = lru_cache(maxsize=8)(_Axis.of)
 
 
 @dataclass(frozen=True)
@@ -253,16 +299,25 @@ class _LayerAxes:
     share: float
     size: tuple[int, int]
 
-    def cells(self, rows: slice, cols: slice) -> Tensor:
-        """(number of cells, Q) scores that a tile is interpolated from, with this layer's share."""
-        (_, row_cells), (_, col_cells) = self.rows.band(rows), self.cols.band(cols)
-        return self.mosaic[row_cells, :, col_cells].transpose(1, 2).flatten(0, 1) * self.share
+    def cells(self, rows: slice, columns: Sequence[slice]) -> Tensor:
+        """(cells of a tile, tiles, Q) scores, with this layer's share, that tiles are interpolated from.
+
+        The tiles lie side by side. Those that need fewer cells than others have some twice.
+        """
+        ranges = [self.cols.needed(cols) for cols in columns]
+        first, last = (torch.tensor([getattr(r, end) for r in ranges]) for end in ("start", "stop"))
+        index = torch.minimum(first[:, None] + torch.arange(int((last - first).max())), last[:, None] - 1)
+        scores = self.mosaic[self.rows.needed(rows)].transpose(1, 2).contiguous()  # (a, nx * w, Q)
+        scores = scores.mul_(self.share).index_select(1, index.T.flatten())
+        return scores.view(-1, len(columns), scores.shape[2])
 
     def tile(self, rows: slice, cols: slice, words: slice | Tensor) -> Tensor:
         """(rows, Q, columns)."""
         row_weights, row_cells = self.rows.band(rows)
         col_weights, col_cells = self.cols.band(cols)
-        return _apply(self.mosaic[row_cells, words, col_cells], row_weights * self.share, col_weights)
+        if self.share != 1:
+            row_weights = row_weights * self.share
+        return _apply(self.mosaic[row_cells, words, col_cells], row_weights, col_weights)
 
     def activated_tile(
         self, tile: _Tile, size: tuple[int, int], words: slice | Tensor, activation: str
@@ -283,19 +338,17 @@ class _LayerAxes:
         return total
 
 
-def _contenders(cells: Tensor) -> Tensor:
-    """Words that may win between cells (n, Q): not those that the one of greatest mean beats everywhere.
+def _unbeaten(cells: Tensor) -> Tensor:
+    """(tiles, Q) whether a word may win between the cells (n, tiles, Q) of a tile.
 
-    No weight of an interpolation is negative, so such a word is beaten at every pixel. Of equal words the
-    first wins, so that one before the rival must be beaten at every cell to be left out, and one after it may
-    equal it. Whatever is not a number stays.
+    Not those that one of the words of greatest means beats everywhere: no weight of an interpolation is
+    negative, so such a word is beaten at every pixel. Whatever is not a number stays.
     """
-    scores = cells.detach().numpy()
-    rival = int(scores.sum(axis=0).argmax())
-    lead = (scores - scores[:, rival : rival + 1]).max(axis=0)
-    beaten = lead < 0
-    beaten[rival + 1 :] |= lead[rival + 1 :] == 0
-    return torch.from_numpy((~beaten).nonzero()[0])
+    cells = cells.detach()
+    rivals = cells.sum(dim=0).topk(min(_RIVALS, cells.shape[2]), dim=1).indices  # (tiles, rivals)
+    theirs = cells.gather(2, rivals.expand(len(cells), -1, -1))
+    lead = (cells[:, :, None] - theirs[..., None]).amax(dim=0)  # (tiles, rivals, Q)
+    return ~(lead.amin(dim=1) < 0)
 
 
 def _apply(cells: Tensor, row_weights: Tensor, col_weights: Tensor) -> Tensor:

@@ -219,12 +219,26 @@ class _Run:
 
     def __call__(self, rules: Sequence[Step], class_scores: bool = False) -> Labels:
         needs_second = any(isinstance(rule, Margin) for rule in rules)
+        others = needs_second or class_scores or self.softmax is not None or self.banned is not None
+        if isinstance(self.source, ScoreField) and not others:  # words that do not win do not matter
+            values, label_map = self.source.winners(self.classes.int())
+            labels, lead = Labels(label_map, values), torch.empty(0)
+        else:
+            labels, lead = self._reduced(rules, needs_second, class_scores)
+        self._apply(rules, labels, lead)
+        return labels
+
+    def _reduced(
+        self, rules: Sequence[Step], needs_second: bool, class_scores: bool
+    ) -> tuple[Labels, Tensor]:
+        """Block after block: the labels, and by how much the best class leads if asked for."""
         labels, lead = self._empty(class_scores), torch.empty(0)
         if needs_second:
             lead = torch.empty_like(labels.scores)
         if any(isinstance(rule, SamRefine) for rule in rules):
             self.log_z = torch.zeros_like(labels.scores)
-        for rows, cols, winner, by_class in self._winners(needs_second, class_scores):
+        for rows, cols in self.source.blocks():
+            winner, by_class = self._block(rows, cols, needs_second, class_scores)
             value = winner.probability(winner.value)
             labels.scores[rows, cols] = value
             labels.label_map[rows, cols] = winner.label
@@ -234,8 +248,7 @@ class _Run:
                 self.log_z[rows, cols] = winner.log_z
             if labels.class_scores is not None:
                 labels.class_scores[:, rows, cols] = winner.probability(by_class)
-        self._apply(rules, labels, lead)
-        return labels
+        return labels, lead
 
     def _empty(self, class_scores: bool) -> Labels:
         size, device = self.source.output_size, self.classes.device
@@ -265,18 +278,6 @@ class _Run:
         """(Q, rows, columns) scores, as the softmax takes them if there is one."""
         scores = self.source.tile(rows, cols, words)
         return scores if self.scale is None else scores.mul_(self.scale)
-
-    def _winners(
-        self, needs_second: bool, class_scores: bool
-    ) -> Iterator[tuple[slice, slice, _Winner, Tensor]]:
-        """Block after block."""
-        others = needs_second or class_scores or self.softmax is not None or self.banned is not None
-        if isinstance(self.source, ScoreField) and not others:  # words that do not win do not matter
-            for rows, cols, value, word in self.source.winners():
-                yield rows, cols, _Winner(value, self.classes[word], None, None), torch.empty(0)
-            return
-        for rows, cols in self.source.blocks():
-            yield rows, cols, *self._block(rows, cols, needs_second, class_scores)
 
     def _chunks(self, pixels: int) -> list[slice]:
         """Ranges of words that end where a class ends, for a block of some pixels."""
@@ -336,10 +337,12 @@ def _voted(label: Tensor, regions: Tensor, classes: int) -> Tensor:
     if count == 0:
         return label
     # the row of pixels of no region comes first, and is dropped
-    votes = (regions + 1) * (classes + 1) + label + 1
+    votes = (regions + 1).mul_(classes + 1).add_(label).add_(1)
     table = torch.bincount(votes.flatten(), minlength=(count + 1) * (classes + 1)).view(-1, classes + 1)
     winner = table[1:].argmax(dim=1).to(label.dtype) - 1
-    return torch.where(regions >= 0, winner[regions.clamp(min=0)], label)
+    if int(regions.min()) < 0:
+        return torch.where(regions >= 0, winner[regions.clamp(min=0)], label)
+    return winner.index_select(0, regions.flatten()).view(label.shape)
 
 
 def _log_sum_exp(terms: Tensor, greatest: Tensor) -> Tensor:
