@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ovseg.dense.score_field import ScoreField
 from ovseg.dense.windows import slide
+from ovseg.towers.linear import linear
 
-__all__ = ["cluster_kinship", "cluster_patches", "regions_of_clusters"]
+__all__ = ["cluster_kinship", "cluster_patches", "gram", "regions_of_clusters"]
 
 _ZOOM = 4  # cluster maps are smoothed at this multiple of the patch grid
 _MEDIAN = 2 * _ZOOM - 1
+_STRIPS, _NARROW = 3, 64  # narrower ones cost more than they save
 _SORTED = 4096  # medians found at once: 800 kB
 
 
@@ -36,9 +38,9 @@ def cluster_patches(affinity: Tensor, eps: float, min_samples: int) -> Tensor:
     Returns:
         (N,) int64 clusters from 0 on, -1 for patches of none.
     """
-    rows = affinity.double()
-    length = rows.square().sum(dim=1)
-    squared = torch.addmm(length[:, None] + length, rows, rows.T, alpha=-2).fill_diagonal_(0)
+    products = gram(affinity.double())
+    length = products.diagonal().clone()
+    squared = products.mul_(-2).add_(length[:, None]).add_(length)  # 0 for a row and itself
     near = (squared <= eps**2).cpu().numpy()
     cores = np.flatnonzero(near.sum(axis=1) >= min_samples)
     _, joined = connected_components(csr_array(near[np.ix_(cores, cores)]), directed=False)
@@ -46,6 +48,18 @@ def cluster_patches(affinity: Tensor, eps: float, min_samples: int) -> Tensor:
     number = first.argsort().argsort()[component]
     clusters = np.where(near[:, cores], number, len(cores)).min(axis=1, initial=len(cores))
     return torch.from_numpy(np.where(clusters < len(cores), clusters, -1)).long()
+
+
+def gram(rows: Tensor) -> Tensor:
+    """Products of all pairs of rows (N, C) as (N, N): nearly half of them are mirrored, not computed."""
+    count = len(rows)
+    products = rows.new_empty(count, count)
+    step = max(-(-count // _STRIPS), _NARROW)
+    for first in range(0, count, step):
+        last = min(first + step, count)
+        products[first:last, first:] = linear(rows[first:last], rows[first:])
+        products[last:, first:last] = products[first:last, last:].T
+    return products
 
 
 def regions_of_clusters(
@@ -64,10 +78,10 @@ def regions_of_clusters(
         output: (H', W') in pixels of the result.
 
     Returns:
-        (H', W') int64; all -1 if there is no cluster.
+        (H', W') int32; all -1 if there is no cluster.
     """
     if not len(clusters) or clusters.max() < 0:
-        return torch.full(output, -1, dtype=torch.int64, device=affinity.device)
+        return torch.full(output, -1, dtype=torch.int32, device=affinity.device)
     maps = _zoomed(affinity, clusters, grid)
     # pixels of the zoomed map that one of the output may be interpolated from lie no farther apart
     apart = max(math.ceil(_ZOOM * cells / pixels) + 1 for cells, pixels in zip(grid, size))
@@ -75,7 +89,8 @@ def regions_of_clusters(
     contested = (high >= low.amax(dim=0)).numpy()
     smooth = _medians(maps.numpy(), contested, elsewhere=low.numpy())
     kinship = torch.from_numpy(smooth).to(affinity.device)
-    return ScoreField.from_windows(kinship[None], slide(size), output).winners()[1]
+    field = ScoreField.from_windows(kinship[None], slide(size), output)
+    return field.winners(torch.arange(len(kinship), dtype=torch.int32, device=affinity.device))[1]
 
 
 def cluster_kinship(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -> Tensor:

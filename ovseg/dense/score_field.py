@@ -65,7 +65,7 @@ class ScoreField:
         activation: Applied to upsampled windows before they are averaged: over each score (``sigmoid``), over
             words (``softmax``), or None. An activation on patches is applied by whoever makes the field; one
             on the output is a step of the decision.
-        regions: (H', W') int64 region of each output pixel, -1 for none, where the method finds regions.
+        regions: (H', W') integers, the region of each output pixel or -1, where the method finds regions.
         masks: Draws masks on the image around prompts (``ovseg.inference.mask_refinement.PromptedMasks``),
             where the method has a network that can.
     """

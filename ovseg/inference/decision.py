@@ -333,14 +333,17 @@ class _Run:
 
 def _voted(label: Tensor, regions: Tensor, classes: int) -> Tensor:
     """Labels (H, W) in -1..classes-1 after a vote in each region."""
-    count = int(regions.max()) + 1
-    if count == 0:
+    low, high = (int(end) for end in torch.aminmax(regions))
+    if high < 0:
         return label
+    bins = (high + 2) * (classes + 1)
+    if bins >= 2**31:
+        regions = regions.long()
     # the row of pixels of no region comes first, and is dropped
-    votes = (regions + 1).mul_(classes + 1).add_(label).add_(1)
-    table = torch.bincount(votes.flatten(), minlength=(count + 1) * (classes + 1)).view(-1, classes + 1)
+    votes = torch.add(label, regions, alpha=classes + 1).add_(classes + 2)
+    table = torch.bincount(votes.flatten(), minlength=bins).view(-1, classes + 1)
     winner = table[1:].argmax(dim=1).to(label.dtype) - 1
-    if int(regions.min()) < 0:
+    if low < 0:
         return torch.where(regions >= 0, winner[regions.clamp(min=0)], label)
     return winner.index_select(0, regions.flatten()).view(label.shape)
 

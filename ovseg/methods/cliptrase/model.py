@@ -6,16 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ovseg.dense.clusters import cluster_patches, regions_of_clusters
+from ovseg.dense.clusters import cluster_patches, gram, regions_of_clusters
 from ovseg.dense.features import DenseFeatures
 from ovseg.dense.score_field import ScoreField
 from ovseg.dense.view import View
 from ovseg.methods.cliptrase import CLIPtrase
 from ovseg.methods.segmenter import Segmenter, cosine_scores
-from ovseg.towers.linear import linear
 from ovseg.vocab.text_bank import TextBank
 
 __all__ = ["ClusterSegmenter", "patch_affinity", "self_correlation"]
@@ -37,7 +35,7 @@ class ClusterSegmenter(Segmenter):
         """Affinity (N, N) of the patches of one image and their clusters (N,)."""
         heads = self.clip.visual.config.blocks.heads  # type: ignore[union-attr]
         parts = (features.taps[-2, site] for site in "qkv")
-        affinity = patch_affinity(self_correlation(parts, heads)[0].detach())
+        affinity = patch_affinity(self_correlation(parts, heads)[0])
         return affinity, cluster_patches(affinity, *self.method.neighbourhood(len(affinity)))
 
     def score_field(self, view: View, bank: TextBank) -> ScoreField:
@@ -59,11 +57,15 @@ def self_correlation(parts: Iterable[Tensor], heads: int) -> Tensor:
         heads: How many.
 
     Returns:
-        (B, N, N).
+        (B, N, N), without gradient.
     """
-    unit = torch.cat([F.normalize(part.float().unflatten(2, (heads, -1)), dim=3) for part in parts], dim=2)
-    count = unit.shape[2]  # 3 * heads
-    return torch.stack([linear(one, one) for one in unit.flatten(2)]).div_(count)
+    heads_of = [part.detach().float().unflatten(2, (heads, -1)) for part in parts]
+    batch, tokens, _, width = heads_of[0].shape
+    count = len(heads_of) * heads
+    unit = heads_of[0].new_empty(batch, tokens, count, width)
+    for one, out in zip(heads_of, unit.split(heads, dim=2)):
+        torch.div(one, one.norm(dim=3, keepdim=True).clamp_(min=1e-12), out=out)
+    return torch.stack([gram(one) for one in unit.flatten(2)]).div_(count)
 
 
 def patch_affinity(correlation: Tensor) -> Tensor:
