@@ -18,7 +18,7 @@ __all__ = ["SparseGraph", "best", "pool", "propagate", "row_blocks"]
 
 _BLOCK_ELEMENTS = 1 << 20  # of an affinity at once: 4 MB stay in the processor's cache
 _BEST_ELEMENTS = 1 << 18  # copied and compared at once: 1 MB
-_PRODUCT_ELEMENTS = 1 << 21  # of a product at once: what is written first stays in the cache
+_PRODUCT_ELEMENTS = 1 << 23  # of a product at once: memory of more than 32 MB is new each time
 _SOLVE_ELEMENTS = 1 << 23  # of the scores solved for at once: the solver holds five such tensors of 32 MB
 
 
@@ -40,13 +40,13 @@ class SparseGraph:
     columns: Tensor
     weights: Tensor
 
-    def __call__(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        """The product with (N, q), written to ``out`` if given."""
+    def __call__(self, values: Tensor) -> Tensor:
+        """The product with (N, q)."""
         count = len(self.starts) - 1
         step = max(_PRODUCT_ELEMENTS // max(values.shape[1], 1), 1)
-        if step >= count and out is None:
+        if step >= count:
             return self._rows(0, count, values)
-        product = torch.empty_like(values) if out is None else out
+        product = values.new_empty(count, values.shape[1])
         for first in range(0, count, step):
             last = min(first + step, count)
             product[first:last] = self._rows(first, last, values)

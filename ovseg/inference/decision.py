@@ -7,6 +7,7 @@ refinement needs the whole picture, ranges of words are, over the whole picture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ovseg.dense.operators import best
-from ovseg.dense.pamr import pamr, pamr_affinity
+from ovseg.dense.pamr import Refined, Source, pamr_affinity
 from ovseg.dense.score_field import BLOCK_WORDS, ScoreField
 from ovseg.inference.mask_refinement import redraw
 from ovseg.inference.steps import (
@@ -88,7 +89,12 @@ def decide(
         raise ValueError("region_vote needs regions: a method that finds them, and the image as one window")
     if field.masks is None and any(isinstance(rule, SamRefine) for rule in rules):
         raise ValueError("sam_refine needs a method that looks at the image with SAM, such as trident")
-    run = _Run(_refined(field, steps, image), vocabulary, softmax, field)
+    scale = None if softmax is None else softmax.scale
+    if softmax is not None and scale is None:
+        raise ValueError("the softmax needs a scale; the weights' own is filled in by the predictor")
+    if scale is not None and field.activation is None and not any(isinstance(s, MinMax) for s in steps):
+        field, scale = field.scaled(scale), None  # few scores of patches, not all of pixels: PAMR is linear
+    run = _Run(_refined(field, steps, image), vocabulary, softmax, scale, field)
     for step in rules:
         if isinstance(step, SmallAreas):
             run.banned = _small_classes(run([]).label_map, step.share, run.background)
@@ -99,7 +105,7 @@ def _refined(field: ScoreField, steps: Sequence[Step], image: Tensor | None) -> 
     source: _Source = field
     for step in steps:
         if isinstance(step, Pamr):
-            source = _Refined(source, step, image)
+            source = _pamr(source, step, image)
         elif isinstance(step, MinMax):
             source = _Stretched(source)
     return source
@@ -111,36 +117,18 @@ def _small_classes(label_map: Tensor, share: float, background: Tensor) -> Tenso
     return ~background & (area <= share * area[~background].sum())
 
 
-class _Source(Protocol):
-    """Full-size scores on demand."""
-
-    @property
-    def output_size(self) -> tuple[int, int]: ...
-
-    @property
-    def num_words(self) -> int: ...
+class _Source(Source, Protocol):
+    """Full-size scores on demand, block by block."""
 
     def blocks(self) -> Iterator[tuple[slice, slice]]: ...
 
-    def tile(self, rows: slice, cols: slice, words: slice) -> Tensor: ...
 
-
-class _Refined:
-    """Scores of a source, refined: the whole picture is one block."""
-
-    def __init__(self, source: _Source, step: Pamr, image: Tensor | None) -> None:
-        self.source, self.step = source, step
-        self.output_size, self.num_words = source.output_size, source.num_words
-        if image is None or tuple(image.shape[-2:]) != tuple(self.output_size):
-            raise ValueError(f"pamr needs the image at the output size {tuple(self.output_size)}")
-        self.affinity = pamr_affinity(image, step.dilations)
-
-    def blocks(self) -> Iterator[tuple[slice, slice]]:
-        yield slice(0, self.output_size[0]), slice(0, self.output_size[1])
-
-    def tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
-        scores = self.source.tile(rows, cols, words)
-        return pamr(scores, self.affinity, self.step.dilations, self.step.iterations)
+def _pamr(source: _Source, step: Pamr, image: Tensor | None) -> Refined:
+    if image is None or tuple(image.shape[-2:]) != tuple(source.output_size):
+        raise ValueError(f"pamr needs the image at the output size {tuple(source.output_size)}")
+    strided = isinstance(source, ScoreField) and source.activation is None
+    affinity = pamr_affinity(image, step.dilations)
+    return Refined(source, affinity, step.dilations, step.iterations, strided)
 
 
 class _Stretched:
@@ -199,16 +187,16 @@ class _Run:
     """One pass over a source of scores."""
 
     def __init__(
-        self, source: _Source, vocabulary: Vocabulary, softmax: Softmax | None, field: ScoreField
+        self,
+        source: _Source,
+        vocabulary: Vocabulary,
+        softmax: Softmax | None,
+        scale: float | None,
+        field: ScoreField,
     ) -> None:
-        if softmax is not None and softmax.scale is None:
-            raise ValueError("the softmax needs a scale; the weights' own is filled in by the predictor")
         self.source, self.softmax, self.regions, self.masks = source, softmax, field.regions, field.masks
+        self.scale = scale  # that the source's scores do not have yet
         self.log_z = torch.empty(0)  # (H, W) where a rule needs the probabilities of classes
-        self.scale = softmax.scale if softmax is not None else None
-        if self.scale is not None and isinstance(source, ScoreField) and source.activation is None:
-            # the few scores of patches instead of all pixels'
-            self.source, self.scale = source.scaled(self.scale), None
         device = field.layers[0].scores.device
         self.classes = torch.tensor(vocabulary.word_to_class, device=device)
         self.background = torch.tensor([c.is_background for c in vocabulary.classes], device=device)
@@ -277,7 +265,7 @@ class _Run:
     def _tile(self, rows: slice, cols: slice, words: slice) -> Tensor:
         """(Q, rows, columns) scores, as the softmax takes them if there is one."""
         scores = self.source.tile(rows, cols, words)
-        return scores if self.scale is None else scores.mul_(self.scale)
+        return scores if self.scale is None else scores * self.scale
 
     def _chunks(self, pixels: int) -> list[slice]:
         """Ranges of words that end where a class ends, for a block of some pixels."""
@@ -357,7 +345,7 @@ def _log_sum_exp(terms: Tensor, greatest: Tensor) -> Tensor:
 
 
 def _pixels(rows: slice, cols: slice) -> int:
-    return (rows.stop - rows.start) * (cols.stop - cols.start)
+    return math.prod(len(range(lines.start, lines.stop, lines.step or 1)) for lines in (rows, cols))
 
 
 def _per_class(scores: Tensor, classes: Tensor) -> Tensor:
