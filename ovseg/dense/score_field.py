@@ -25,6 +25,7 @@ _BLOCK_ELEMENTS = 1 << 18  # scores computed at once: 1 MB stays in the processo
 _WINNERS_ELEMENTS = 1 << 20  # with all words; most of them are left out
 _WINNERS_ROWS, _WINNERS_COLUMNS = 96, 64
 _FEW_WORDS = 32  # to leave some of them out would cost more than it saves
+_COARSE = 16  # pixels to a cell at least; on a finer grid, comparing cells costs more than it saves
 _RIVALS = 8  # with 150 words of random scores: leave half of those that a single one leaves
 _RIVAL_ELEMENTS = 1 << 20  # compared with all rivals at once: 4 MB
 _KEPT_ELEMENTS = 1 << 20  # of an axis: 4 MB
@@ -153,8 +154,10 @@ class ScoreField:
 
     def _contests(self) -> Iterator[tuple[slice, slice, Tensor | None]]:
         """Blocks with the numbers of the words that may win in them; None: all."""
-        device = self.layers[0].scores.device.type
-        if self.activation is not None or device != "cpu" or self.num_words < _FEW_WORDS:
+        cells = sum(axes.mosaic.shape[0] * axes.mosaic.shape[2] for axes in self._axes)
+        dense = cells * _COARSE > self.output_size[0] * self.output_size[1]
+        few = self.num_words < _FEW_WORDS
+        if dense or few or self.activation is not None or self.layers[0].scores.device.type != "cpu":
             for rows, cols in self.blocks():
                 yield rows, cols, None
             return
