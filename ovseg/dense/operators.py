@@ -133,7 +133,7 @@ def propagate(
     """Label propagation (Zhou et al., NIPS 2004): solves (I - alpha S) Z = scores by conjugate gradients.
 
     Args:
-        graph: Multiplies (N, q) by the symmetric, normalised adjacency S.
+        graph: Multiplies (N, q) by the symmetric, normalised adjacency S, into a new tensor.
         scores: (N, Q); each column is solved on its own, as far as the iterations reach.
         alpha: Share of the neighbours, 0 to below 1.
         iterations: At most; published numbers depend on it, as 10 do not reach the solution.
@@ -158,17 +158,23 @@ def _conjugate_gradients(
     solution, direction = torch.zeros_like(residual), residual.clone()
     power = residual.norm(dim=0) ** 2
     enough = tolerance**2 * power
+    parts = list(row_blocks(*residual.shape))  # while they are in the cache, all is done with some rows
     for left in range(iterations, 0, -1):
         open_ = power > enough
         if not open_.any():
             break
-        image = torch.add(direction, graph(direction), alpha=-alpha)
+        image, curvature = graph(direction), torch.zeros_like(power)
+        for rows in parts:
+            torch.add(direction[rows], image[rows], alpha=-alpha, out=image[rows])
+            curvature += (direction[rows] * image[rows]).sum(dim=0)
         # columns that are done stay as they are
-        step = torch.where(open_, power / (direction * image).sum(dim=0), 0.0)
-        solution.addcmul_(direction, step)
-        if left == 1:
-            break
-        residual.addcmul_(image, step, value=-1)
-        before, power = power, residual.norm(dim=0) ** 2
-        direction = torch.addcmul(residual, direction, torch.where(open_, power / before, 0.0))
+        step = torch.where(open_, power / curvature, 0.0)
+        before, power = power, torch.zeros_like(power)
+        for rows in parts:
+            solution[rows].addcmul_(direction[rows], step)
+            residual[rows].addcmul_(image[rows], step, value=-1)
+            power += residual[rows].square().sum(dim=0)
+        momentum = torch.where(open_, power / before, 0.0)
+        for rows in parts if left > 1 else ():
+            torch.addcmul(residual[rows], direction[rows], momentum, out=direction[rows])
     return solution

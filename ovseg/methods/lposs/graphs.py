@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -63,16 +65,18 @@ def pixel_graph(image01: Tensor, window: int, tau: float) -> SparseGraph:
     _, height, width = colours.shape
     step = max(_BAND // (width * (2 * reach + 1) ** 2), 1)
     bands = [(top, min(top + step, height)) for top in range(0, height, step)]
-    degree = np.concatenate([_weights(colours, band, reach, tau).sum(axis=0) for band in bands])
-    scale = _inverse_root(degree.astype(np.float64)).astype(np.float32)
-    most = (height * width + 1) * ((2 * reach + 1) ** 2 - 1)  # edges; pages that stay empty cost nothing
-    columns, values = np.empty(most, np.int32), np.empty(most, np.float32)
-    counts, filled = [np.zeros(1, np.int64)], 0
-    for band in bands:
-        count, ends, kept = _edges(colours, band, reach, tau, scale)
-        columns[filled : filled + len(ends)], values[filled : filled + len(ends)] = ends, kept
-        filled += len(ends)
-        counts.append(count)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets the others run
+        degrees = pool.map(lambda band: _weights(colours, band, reach, tau).sum(axis=0), bands)
+        scale = _inverse_root(np.concatenate(list(degrees)).astype(np.float64)).astype(np.float32)
+        most = (height * width + 1) * ((2 * reach + 1) ** 2 - 1)  # edges; empty pages cost nothing
+        columns, values = np.empty(most, np.int32), np.empty(most, np.float32)
+        counts, filled, step = [np.zeros(1, np.int64)], 0, torch.get_num_threads()
+        for first in range(0, len(bands), step):  # no more of them than are worked on wait in memory
+            some = bands[first : first + step]
+            for count, ends, kept in pool.map(lambda band: _edges(colours, band, reach, tau, scale), some):
+                columns[filled : filled + len(ends)], values[filled : filled + len(ends)] = ends, kept
+                filled += len(ends)
+                counts.append(count)
     starts = np.cumsum(np.concatenate(counts), dtype=np.int64)
     if filled < 2**31:
         starts = starts.astype(np.int32)
