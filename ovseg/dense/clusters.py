@@ -85,7 +85,8 @@ def regions_of_clusters(
     maps = _zoomed(affinity, clusters, grid)
     # pixels of the zoomed map that one of the output may be interpolated from lie no farther apart
     apart = max(math.ceil(_ZOOM * cells / pixels) + 1 for cells, pixels in zip(grid, size))
-    low, high = _extremes(maps, _MEDIAN // 2 + apart)
+    # a median of 49 lies between the extremes of any 25 of them, so of the inner 5 x 5
+    low, high = _extremes(maps, _MEDIAN // 2 - 1 + apart)
     contested = (high >= low.amax(dim=0)).numpy()
     smooth = _medians(maps.numpy(), contested, elsewhere=low.numpy())
     kinship = torch.from_numpy(smooth).to(affinity.device)

@@ -107,11 +107,10 @@ class Refined:
         border = 2 * (height + width) * iterations * self.num_words
         strided = strided and self._on_cpu and border <= _BORDER_ELEMENTS
         self._step = step = math.gcd(*dilations) if strided else 1
+        together = 1, max(_BLOCK_PIXELS * step**2 // (height * width), 1)
         if height * width <= _SMALL:
-            down = across = step
-        else:
-            down, across = 1, max(_BLOCK_PIXELS * step**2 // (height * width), 1)
-        self._rows, self._cols = _groups(height, step, down), _groups(width, step, across)
+            together = step, step
+        self._rows, self._cols = _groups(height, step, together[0]), _groups(width, step, together[1])
         if self._on_cpu:
             self._weights = affinity.permute(1, 2, 0).contiguous()  # all that a pixel needs lies together
         self._borders: dict[tuple[int, int], _Border] = {}

@@ -22,7 +22,7 @@ from ovseg.dense.windows import Span, WindowGrid
 __all__ = ["BLOCK_WORDS", "Layer", "ScoreField"]
 
 _BLOCK_ELEMENTS = 1 << 18  # scores computed at once: 1 MB stays in the processor's cache
-_WINNERS_ELEMENTS = 1 << 20  # with all words; most of them are left out
+_WINNERS_ELEMENTS = 1 << 20  # of words that are not left out
 _WINNERS_ROWS, _WINNERS_COLUMNS = 96, 64
 _FEW_WORDS = 32  # to leave some of them out would cost more than it saves
 _COARSE = 16  # pixels to a cell at least; on a finer grid, comparing cells costs more than it saves
@@ -154,20 +154,24 @@ class ScoreField:
 
     def _contests(self) -> Iterator[tuple[slice, slice, Tensor | None]]:
         """Blocks with the numbers of the words that may win in them; None: all."""
+        height, width = self.output_size
         cells = sum(axes.mosaic.shape[0] * axes.mosaic.shape[2] for axes in self._axes)
-        dense = cells * _COARSE > self.output_size[0] * self.output_size[1]
-        few = self.num_words < _FEW_WORDS
-        if dense or few or self.activation is not None or self.layers[0].scores.device.type != "cpu":
-            for rows, cols in self.blocks():
-                yield rows, cols, None
-            return
-        width = self.output_size[1]
+        dense, few = cells * _COARSE > height * width, self.num_words < _FEW_WORDS
+        plain = dense or few or self.activation is not None or self.layers[0].scores.device.type != "cpu"
         lefts = range(0, width, _WINNERS_COLUMNS)
         columns = [slice(left, min(left + _WINNERS_COLUMNS, width)) for left in lefts]
-        height = min(_WINNERS_ELEMENTS // (self.num_words * _WINNERS_COLUMNS), _WINNERS_ROWS)
-        for rows, _ in self._blocks(height, width):
-            for cols, some in zip(columns, self._contenders(rows, columns)):
-                yield rows, cols, some
+        top = 0
+        while top < height and not plain:
+            rows = slice(top, min(top + _WINNERS_ROWS, height))
+            contenders = list(self._contenders(rows, columns))
+            plain = sum(map(len, contenders)) > len(columns) * self.num_words / 2
+            for cols, some in zip(columns, contenders):
+                for part in _split(rows, _WINNERS_ELEMENTS // (len(some) * _WINNERS_COLUMNS)):
+                    yield part, cols, some
+            top = rows.stop
+        for rows, cols in self.blocks():
+            if rows.stop > top:
+                yield slice(max(rows.start, top), rows.stop), cols, None
 
     def _contenders(self, rows: slice, columns: Sequence[slice]) -> Iterator[Tensor]:
         """For each of some blocks side by side, the numbers of the words that may win in it."""
@@ -179,10 +183,9 @@ class ScoreField:
 
     def _blocks(self, rows: int, cols: int) -> Iterator[tuple[slice, slice]]:
         height, width = self.output_size
-        rows = max(rows, 1)
-        for top in range(0, height, rows):
+        for part in _split(slice(0, height), rows):
             for left in range(0, width, cols):
-                yield slice(top, min(top + rows, height)), slice(left, min(left + cols, width))
+                yield part, slice(left, min(left + cols, width))
 
     def tile(self, rows: slice, cols: slice, words: slice | Tensor | None = None) -> Tensor:
         """The full-size scores in a rectangle.
@@ -311,7 +314,7 @@ class _LayerAxes:
         first, last = (torch.tensor([getattr(r, end) for r in ranges]) for end in ("start", "stop"))
         index = torch.minimum(first[:, None] + torch.arange(int((last - first).max())), last[:, None] - 1)
         scores = self.mosaic[self.rows.needed(rows)].transpose(1, 2).contiguous()  # (a, nx * w, Q)
-        scores = scores.mul_(self.share).index_select(1, index.T.flatten())
+        scores = scores.index_select(1, index.T.flatten()) * self.share
         return scores.view(-1, len(columns), scores.shape[2])
 
     def tile(self, rows: slice, cols: slice, words: slice | Tensor) -> Tensor:
@@ -339,6 +342,11 @@ class _LayerAxes:
                 active = scores.sigmoid() if activation == "sigmoid" else scores.softmax(dim=1)
                 total = total + active * (row_share[:, None, None] * col_share * self.share)
         return total
+
+
+def _split(lines: slice, step: int) -> Iterator[slice]:
+    for first in range(lines.start, lines.stop, max(step, 1)):
+        yield slice(first, min(first + max(step, 1), lines.stop))
 
 
 def _unbeaten(cells: Tensor) -> Tensor:

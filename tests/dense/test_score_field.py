@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ovseg.dense import score_field
 from ovseg.dense.score_field import Layer, ScoreField
 from ovseg.dense.windows import Pad, slide
 
@@ -73,6 +74,23 @@ def test_no_winner_is_left_out(size, crop, stride, pad, output, activation):
     assert 30 not in word
     numbers = torch.arange(40, 0, -1, dtype=torch.int16)
     assert torch.equal(field.winners(numbers)[1], numbers[word])
+
+
+@pytest.mark.parametrize("lead", [0.0, 5.0])
+def test_winners_of_several_bands(lead, monkeypatch):
+    """Where hardly a word can be left out, comparing stops after the first band."""
+    torch.manual_seed(0)
+    scores = torch.randn(1, 40, 20, 12)
+    scores[:, 11] += lead
+    field = ScoreField.from_windows(scores, slide((320, 192)))
+    full = field.full()
+    kinds = [some is None for _, _, some in field._contests()]
+    assert not kinds[0] and kinds[-1] == (lead == 0)
+    for elements in (1 << 20, 1 << 10):
+        monkeypatch.setattr(score_field, "_WINNERS_ELEMENTS", elements)
+        value, word = field.winners()
+        torch.testing.assert_close(value, full.amax(dim=0))
+        torch.testing.assert_close(full.gather(0, word[None])[0], value)
 
 
 def test_of_words_that_are_equal_at_some_cells_the_first_wins():
