@@ -87,9 +87,9 @@ def regions_of_clusters(
     apart = max(math.ceil(_ZOOM * cells / pixels) + 1 for cells, pixels in zip(grid, size))
     # a median of 49 lies between the extremes of any 25 of them, so of the inner 5 x 5
     low, high = _extremes(maps, _MEDIAN // 2 - 1 + apart)
+    # who wins no pixel that is interpolated from here may have any value that is not greater than its own
     contested = (high >= low.amax(dim=0)).numpy()
-    smooth = _medians(maps.numpy(), contested, elsewhere=low.numpy())
-    kinship = torch.from_numpy(smooth).to(affinity.device)
+    kinship = torch.from_numpy(_medians(maps.numpy(), contested)).to(affinity.device)
     field = ScoreField.from_windows(kinship[None], slide(size), output)
     return field.winners(torch.arange(len(kinship), dtype=torch.int32, device=affinity.device))[1]
 
@@ -97,7 +97,7 @@ def regions_of_clusters(
 def cluster_kinship(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -> Tensor:
     """(clusters, 4 h, 4 w) smoothed kinship, see ``regions_of_clusters``."""
     maps = _zoomed(affinity, clusters, grid).numpy()
-    return torch.from_numpy(_medians(maps, np.ones_like(maps, bool), maps)).to(affinity.device)
+    return torch.from_numpy(_medians(maps, np.ones_like(maps, bool))).to(affinity.device)
 
 
 def _zoomed(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -121,8 +121,8 @@ def _extremes(maps: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     return -both[0], both[1]
 
 
-def _medians(maps: np.ndarray, wanted: np.ndarray, elsewhere: np.ndarray) -> np.ndarray:
-    """(n, H, W) medians of 7 x 7, mirrored at the border, where they are wanted. Faster than SciPy's filter.
+def _medians(maps: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(n, H, W) medians of 7 x 7, mirrored at the border, where they are wanted; elsewhere the least of all.
 
     Where the 7 pixels of a row lie side by side and rows below one another, a window is 49 numbers in a row.
     Windows are sorted a few at a time, in the cache: memory for all of them costs more than the sorting. So
@@ -133,7 +133,7 @@ def _medians(maps: np.ndarray, wanted: np.ndarray, elsewhere: np.ndarray) -> np.
     rows = np.lib.stride_tricks.sliding_window_view(padded, _MEDIAN, axis=2)  # (n, H + 6, W, 7)
     columns = np.ascontiguousarray(rows.transpose(0, 2, 1, 3)).reshape(-1, rows.shape[1] * _MEDIAN)
     windows = np.lib.stride_tricks.sliding_window_view(columns, area, axis=1)[:, ::_MEDIAN]  # (n W, H, 49)
-    smooth = np.ascontiguousarray(elsewhere.transpose(0, 2, 1)).ravel()
+    smooth = np.full(windows.shape[:2], maps.min()).ravel()
     places = np.flatnonzero(wanted.transpose(0, 2, 1))
 
     def sort(first: int) -> None:
@@ -144,4 +144,4 @@ def _medians(maps: np.ndarray, wanted: np.ndarray, elsewhere: np.ndarray) -> np.
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets the others run
         list(pool.map(sort, range(0, len(places), _SORTED)))
-    return np.ascontiguousarray(smooth.reshape(len(maps), maps.shape[2], -1).transpose(0, 2, 1))
+    return smooth.reshape(len(maps), maps.shape[2], -1).transpose(0, 2, 1)

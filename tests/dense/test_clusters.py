@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ovseg.dense import clusters as module
 from ovseg.dense.clusters import cluster_patches, regions_of_clusters
 
 
@@ -61,6 +62,30 @@ def test_regions(size, output):
     clear = top[0] - top[1] > 1e-5
     assert clear.float().mean() > 0.9
     assert torch.equal(regions[clear], expected.argmax(dim=0)[clear])
+
+
+@pytest.mark.parametrize(
+    ("size", "output"), [((96, 128), (96, 128)), ((24, 30), (61, 83)), ((100, 131), (40, 50))]
+)
+def test_regions_where_few_clusters_contest(size, output):
+    """Medians that cannot matter are left out; the regions are those of all medians."""
+    torch.manual_seed(0)
+    grid = (9, 12)
+    clusters = (torch.arange(9)[:, None] // 3 * 3 + torch.arange(12) // 4).flatten()
+    affinity = (clusters[:, None] == clusters).float() + 0.3 * torch.rand(108, 108)
+    regions = regions_of_clusters(affinity, clusters, grid, size, output)
+    expected = naive_regions(affinity, clusters, grid, size, output)
+    top = expected.topk(2, dim=0).values
+    clear = top[0] - top[1] > 1e-5
+    assert torch.equal(regions[clear].long(), expected.argmax(dim=0)[clear])
+    wanted = []
+    medians = module._medians
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            module, "_medians", lambda maps, some: wanted.append(some.mean()) or medians(maps, some)
+        )
+        regions_of_clusters(affinity, clusters, grid, size, output)
+    assert wanted[0] < 0.7
 
 
 def test_without_clusters_no_pixel_has_a_region():
