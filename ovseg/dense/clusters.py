@@ -109,7 +109,10 @@ def _zoomed(affinity: Tensor, clusters: Tensor, grid: tuple[int, int]) -> Tensor
 
 
 def _extremes(maps: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """Minimum and maximum of (n, H, W) maps over squares that reach some pixels to all sides."""
+    """Minimum and maximum of (n, H, W) maps over squares that reach some pixels to all sides.
+
+    By doubling: max pooling takes twenty times as long.
+    """
     both = F.pad(torch.stack([-maps, maps]), (reach,) * 4, mode="replicate")
     for dim in (2, 3):
         width = 1

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ovseg.dense.interpolation import Axis, Tile, interpolated, kept_axis, needed_taps, resampled
 from ovseg.dense.operators import best
 from ovseg.dense.windows import Span, WindowGrid
 
@@ -28,7 +28,6 @@ _FEW_WORDS = 32  # to leave some of them out would cost more than it saves
 _COARSE = 16  # pixels to a cell at least; on a finer grid, comparing cells costs more than it saves
 _RIVALS = 16  # with 150 words of random scores: leave less than half of those that a single one leaves
 _RIVAL_ELEMENTS = 1 << 20  # compared with all rivals at once: 4 MB
-_KEPT_ELEMENTS = 1 << 20  # of an axis: 4 MB
 BLOCK_WORDS = 2048
 _BLOCK_COLUMNS = 128  # narrow blocks meet few cells, so that the product below stays small
 
@@ -127,8 +126,11 @@ class ScoreField:
 
         Sized so that the scores of ``BLOCK_WORDS`` words in one of them fit a processor's cache.
         """
-        cols = min(self.output_size[1], _BLOCK_COLUMNS)
-        yield from self._blocks(_BLOCK_ELEMENTS // (min(self.num_words, BLOCK_WORDS) * cols), cols)
+        height, width = self.output_size
+        cols = min(width, _BLOCK_COLUMNS)
+        for rows in _split(slice(0, height), _BLOCK_ELEMENTS // (min(self.num_words, BLOCK_WORDS) * cols)):
+            for part in _split(slice(0, width), cols):
+                yield rows, part
 
     def winners(self, numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The greatest score at each pixel of the output, and the word that has it; the first one of equals.
@@ -158,8 +160,7 @@ class ScoreField:
         cells = sum(axes.mosaic.shape[0] * axes.mosaic.shape[2] for axes in self._axes)
         dense, few = cells * _COARSE > height * width, self.num_words < _FEW_WORDS
         plain = dense or few or self.activation is not None or self.layers[0].scores.device.type != "cpu"
-        lefts = range(0, width, _WINNERS_COLUMNS)
-        columns = [slice(left, min(left + _WINNERS_COLUMNS, width)) for left in lefts]
+        columns = list(_split(slice(0, width), _WINNERS_COLUMNS))
         top = 0
         while top < height and not plain:
             rows = slice(top, min(top + _WINNERS_ROWS, height))
@@ -175,17 +176,12 @@ class ScoreField:
 
     def _contenders(self, rows: slice, columns: Sequence[slice]) -> Iterator[Tensor]:
         """For each of some blocks side by side, the numbers of the words that may win in it."""
-        most = max(_RIVAL_ELEMENTS // (_RIVALS * self.num_words * 16), 1)
+        cells = sum(len(axes.cells(rows, columns[:1])) for axes in self._axes)  # of one block
+        most = max(_RIVAL_ELEMENTS // (_RIVALS * cells * self.num_words), 1)
         for first in range(0, len(columns), most):
             some = columns[first : first + most]
-            cells = torch.cat([axes.cells(rows, some) for axes in self._axes])
-            yield from (words.nonzero()[:, 0] for words in _unbeaten(cells))
-
-    def _blocks(self, rows: int, cols: int) -> Iterator[tuple[slice, slice]]:
-        height, width = self.output_size
-        for part in _split(slice(0, height), rows):
-            for left in range(0, width, cols):
-                yield part, slice(left, min(left + cols, width))
+            around = torch.cat([axes.cells(rows, some) for axes in self._axes])
+            yield from (words.nonzero()[:, 0] for words in _unbeaten(around))
 
     def tile(self, rows: slice, cols: slice, words: slice | Tensor | None = None) -> Tensor:
         """The full-size scores in a rectangle.
@@ -202,11 +198,11 @@ class ScoreField:
         if self.activation is None:
             return _sum(axes.tile(rows, cols, words) for axes in self._axes).transpose(0, 1)
         needed = slice(0, self.num_words) if self.activation == "softmax" else words
-        taps, canvas_tile = _needed(self.size, self.output_size, (rows, cols))
+        taps, canvas_tile = needed_taps(self.size, self.output_size, (rows, cols))
         canvas = _sum(
             axes.activated_tile(canvas_tile, self.size, needed, self.activation) for axes in self._axes
         )
-        return _resample(canvas[:, words] if self.activation == "softmax" else canvas, taps).transpose(0, 1)
+        return resampled(canvas[:, words] if self.activation == "softmax" else canvas, taps).transpose(0, 1)
 
     def full(self) -> Tensor:
         """The whole output (Q, H', W'). For small pictures and tests: it needs all the memory at once."""
@@ -220,79 +216,11 @@ class ScoreField:
         mosaic = scores.permute(0, 3, 2, 1, 4).reshape(ny * h, self.num_words, nx * w)
         return _LayerAxes(
             mosaic,
-            _axis(tuple(layer.rows), h, size[0], self.output_size[0] if resize else None, scores.device),
-            _axis(tuple(layer.cols), w, size[1], self.output_size[1] if resize else None, scores.device),
+            kept_axis(tuple(layer.rows), h, size[0], self.output_size[0] if resize else None, scores.device),
+            kept_axis(tuple(layer.cols), w, size[1], self.output_size[1] if resize else None, scores.device),
             layer.weight / total,
             size,
         )
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Interpolation along one axis from the cells of all windows, overlaps averaged."""
-
-    weights: Tensor  # (pixels, windows * cells)
-    first: list[int]  # first cell that each pixel needs
-    last: list[int]
-    cells: int  # of one window
-
-    @classmethod
-    def of(
-        cls, spans: Sequence[Span], cells: int, size: int, output: int | None, device: torch.device
-    ) -> _Axis:
-        """To the pixels of the resized image, or on to those of the output.
-
-        Raises:
-            ValueError: Some pixel lies in no window.
-        """
-        weights = torch.zeros(size, len(spans) * cells)
-        for i, span in enumerate(spans):
-            low, high = max(span.low, 0), min(span.high, size)
-            pixels = slice(low - span.start, high - span.start)
-            part = weights[low:high, i * cells : (i + 1) * cells]
-            _add_taps(part, _taps(cells, span.length, pixels))
-            if span.taper:
-                part *= _tent(span)[low - span.low : high - span.low, None]
-        count = weights.sum(dim=1, keepdim=True)
-        if not any(span.taper for span in spans):
-            count = count.round()
-        if not count.all():
-            raise ValueError("the windows of a score field must cover the whole image")
-        weights /= count
-        if output not in (None, size):
-            weights = _interpolate(weights, _taps(size, output))
-        used = (weights != 0).int()
-        first, reverse = used.argmax(dim=1), used.flip(1).argmax(dim=1)
-        last = weights.shape[1] - 1 - reverse
-        return cls(weights.to(device), first.tolist(), last.tolist(), cells)
-
-    def band(self, pixels: slice) -> tuple[Tensor, slice]:
-        """Weights of some pixels, cut to the cells that they need, and the range of those cells."""
-        cells = self.needed(pixels)
-        return self.weights[pixels, cells], cells
-
-    def needed(self, pixels: slice) -> slice:
-        """The range of the cells that some pixels need."""
-        return slice(min(self.first[pixels]), max(self.last[pixels]) + 1)
-
-    def windows(self, pixels: slice) -> Iterator[tuple[Tensor, slice, Tensor]]:
-        """Each window's own interpolation, its cells, and its share in the average of each pixel."""
-        for first in range(0, self.weights.shape[1], self.cells):
-            cells = slice(first, first + self.cells)
-            part = self.weights[pixels, cells]
-            share = part.sum(dim=1)
-            if share.any():
-                yield part / share.clamp(min=1e-12)[:, None], cells, share
-
-
-def _axis(spans: tuple[Span, ...], cells: int, size: int, output: int | None, device: torch.device) -> _Axis:
-    """As ``_Axis.of``. Images of one size have the same axes: some are kept, if they are not large."""
-    small = max(size, output or 0) * len(spans) * cells <= _KEPT_ELEMENTS
-    with torch.inference_mode(False):  # kept tensors may meet one that needs gradients
-        return (_kept_axis if small else _Axis.of)(spans, cells, size, output, device)
-
-
-_kept_axis = lru_cache(maxsize=8)(_Axis.of)
 
 
 @dataclass(frozen=True)
@@ -300,8 +228,8 @@ class _LayerAxes:
     """A layer as one mosaic of the cells of all its windows, and the interpolation along both axes."""
 
     mosaic: Tensor  # (ny * h, Q, nx * w)
-    rows: _Axis
-    cols: _Axis
+    rows: Axis
+    cols: Axis
     share: float
     size: tuple[int, int]
 
@@ -323,22 +251,22 @@ class _LayerAxes:
         col_weights, col_cells = self.cols.band(cols)
         if self.share != 1:
             row_weights = row_weights * self.share
-        return _apply(self.mosaic[row_cells, words, col_cells], row_weights, col_weights)
+        return interpolated(self.mosaic[row_cells, words, col_cells], row_weights, col_weights)
 
     def activated_tile(
-        self, tile: _Tile, size: tuple[int, int], words: slice | Tensor, activation: str
+        self, tile: Tile, size: tuple[int, int], words: slice | Tensor, activation: str
     ) -> Tensor:
         """As ``tile``, on an image of some size, window by window: an activation does not commute with
         averaging or resizing.
         """
         if size != self.size:
-            taps, tile = _needed(self.size, size, tile)
-            return _resample(self.activated_tile(tile, self.size, words, activation), taps)
+            taps, tile = needed_taps(self.size, size, tile)
+            return resampled(self.activated_tile(tile, self.size, words, activation), taps)
         rows, cols = tile
         total: Any = 0
         for row_weights, row_cells, row_share in self.rows.windows(rows):
             for col_weights, col_cells, col_share in self.cols.windows(cols):
-                scores = _apply(self.mosaic[row_cells, words, col_cells], row_weights, col_weights)
+                scores = interpolated(self.mosaic[row_cells, words, col_cells], row_weights, col_weights)
                 active = scores.sigmoid() if activation == "sigmoid" else scores.softmax(dim=1)
                 total = total + active * (row_share[:, None, None] * col_share * self.share)
         return total
@@ -360,73 +288,6 @@ def _unbeaten(cells: Tensor) -> Tensor:
     theirs = cells.gather(2, rivals.expand(len(cells), -1, -1))
     lead = (cells[:, :, None] - theirs[..., None]).amax(dim=0)  # (tiles, rivals, Q)
     return ~(lead.amin(dim=1) < 0)
-
-
-def _apply(cells: Tensor, row_weights: Tensor, col_weights: Tensor) -> Tensor:
-    """Separable interpolation of (a, Q, b) by (rows, a) and (columns, b) to (rows, Q, columns)."""
-    stretched = row_weights @ cells.flatten(1)
-    return (stretched.view(-1, cells.shape[2]) @ col_weights.T).view(len(row_weights), cells.shape[1], -1)
-
-
-_Taps = tuple[Tensor, Tensor, Tensor]
-_Tile = tuple[slice, slice]
-
-
-def _taps(cells: int, length: int, pixels: slice = slice(None)) -> _Taps:
-    """Bilinear interpolation (align_corners False) of ``cells`` to ``length`` pixels along one axis.
-
-    Returns:
-        For some of the pixels: both neighbours and the share of the second. Rounded as
-        ``torch.nn.functional.interpolate`` does it (a float32 scale, one fused multiply-add): its rounding
-        shows in the scores of large images.
-    """
-    scale = (torch.tensor(float(cells)) / length).double()
-    centres = torch.arange(length, dtype=torch.float64)[pixels] + 0.5
-    position = (centres * scale - 0.5).float().clamp(min=0)
-    left = position.long().clamp(max=cells - 1)
-    right = (left + 1).clamp(max=cells - 1)
-    return left, right, position - left
-
-
-def _tent(span: Span) -> Tensor:
-    """(pixels for which the span counts,) weights, 1 in the middle and near 0 at both ends."""
-    length = span.high - span.low
-    place = torch.arange(length) + 0.5
-    return torch.minimum(place, length - place) / (length / 2)
-
-
-def _needed(
-    source: tuple[int, int], target: tuple[int, int], tile: _Tile
-) -> tuple[tuple[_Taps, _Taps], _Tile]:
-    """What resizing ``source`` to ``target`` pixels needs for a tile: taps into a tile of it, and that."""
-    taps, ranges = [], []
-    for axis in range(2):
-        left, right, share = _taps(source[axis], target[axis], tile[axis])
-        first = int(left[0])
-        taps.append((left - first, right - first, share))
-        ranges.append(slice(first, int(right[-1]) + 1))
-    return (taps[0], taps[1]), (ranges[0], ranges[1])
-
-
-def _resample(values: Tensor, taps: tuple[_Taps, _Taps]) -> Tensor:
-    """(rows, Q, columns) along both axes."""
-    stretched = _interpolate(values, taps[0])
-    return _interpolate(stretched.transpose(0, 2), taps[1]).transpose(0, 2)
-
-
-def _interpolate(values: Tensor, taps: _Taps) -> Tensor:
-    """Interpolates along dimension 0 by (left, right, share of right)."""
-    left, right, share = taps
-    share = share.view(-1, *[1] * (values.dim() - 1)).to(values.device)
-    return values[left.to(values.device)] * (1 - share) + values[right.to(values.device)] * share
-
-
-def _add_taps(matrix: Tensor, taps: _Taps) -> None:
-    """Adds the interpolation to a (pixels, cells) matrix."""
-    left, right, share = taps
-    pixel = torch.arange(len(left))
-    matrix.index_put_((pixel, left), 1 - share, accumulate=True)
-    matrix.index_put_((pixel, right), share, accumulate=True)
 
 
 def _sum(parts: Iterator[Tensor]) -> Tensor:
